@@ -1,0 +1,159 @@
+"""Every error Dialdesk tells anybody: one exception, one table of codes.
+
+The table says for each stable code its HTTP status, whether the same request sent again unchanged may succeed, and the
+text for people in both languages. A code that is not in the table cannot be raised.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+Language = Literal["zh-CN", "en"]
+
+
+class ErrorSpec(NamedTuple):
+    """What is fixed about an error code: HTTP status, whether a repeat may succeed, and its two texts."""
+
+    status: int
+    retry: bool
+    zh: str
+    en: str
+
+
+ERRORS: dict[str, ErrorSpec] = {
+    # requests
+    "BAD_REQUEST": ErrorSpec(400, False, "请求格式错误：{reason}", "The request is malformed: {reason}"),
+    "INVALID_FIELD": ErrorSpec(422, False, "字段不合法：{reason}", "A field is invalid: {reason}"),
+    "INVALID_PHONE": ErrorSpec(
+        422, False, "电话号码无效，请核对后重拨", "The phone number is not valid; check it and dial again"
+    ),
+    "NOT_FOUND": ErrorSpec(404, False, "{what}不存在或无权查看", "{what} does not exist, or you may not see it"),
+    "METHOD_NOT_ALLOWED": ErrorSpec(405, False, "该地址不支持此方法", "This path does not take this method"),
+    "BODY_TOO_LARGE": ErrorSpec(413, False, "请求体超过 {limit} 字节", "The body is larger than {limit} bytes"),
+    "UNSUPPORTED_MEDIA_TYPE": ErrorSpec(415, False, "请使用 {expected} 类型", "Send the body as {expected}"),
+    "REQUEST_TIMEOUT": ErrorSpec(408, True, "请求体未在限定时间内到达", "The body did not arrive in time"),
+    "IDEMPOTENCY_MISMATCH": ErrorSpec(
+        409,
+        False,
+        "该 Idempotency-Key 已用于另一个请求，请换一个",
+        "This Idempotency-Key was used for another request; use a new one",
+    ),
+    "ALREADY_EXISTS": ErrorSpec(409, False, "{what}已存在", "{what} exists already"),
+    "IN_USE": ErrorSpec(409, False, "{what}仍在使用中", "{what} is still in use"),
+    # who
+    "UNAUTHENTICATED": ErrorSpec(401, False, "请先登录", "Sign in first"),
+    "TOKEN_EXPIRED": ErrorSpec(401, False, "登录已过期，请刷新令牌", "The token has expired; refresh it"),
+    "BAD_CREDENTIALS": ErrorSpec(401, False, "用户名或密码错误", "Wrong user name or password"),
+    "REFRESH_REUSED": ErrorSpec(
+        401,
+        False,
+        "刷新令牌已被使用过，为安全起见请重新登录",
+        "This refresh token was used before; for safety sign in again",
+    ),
+    "ACCOUNT_LOCKED": ErrorSpec(
+        403, False, "登录失败次数过多，请于 {until} 后再试", "Too many failed sign-ins; try again after {until}"
+    ),
+    "ACCOUNT_DISABLED": ErrorSpec(
+        403, False, "账号已停用，请联系管理员", "The account is disabled; ask your administrator"
+    ),
+    "TENANT_SUSPENDED": ErrorSpec(
+        403, False, "企业已停用，请联系管理员", "The tenant is suspended; ask your administrator"
+    ),
+    "PASSWORD_CHANGE_REQUIRED": ErrorSpec(403, False, "请先修改密码", "Change your password first"),
+    "WEAK_PASSWORD": ErrorSpec(
+        422,
+        False,
+        "密码须为 8–128 个字符，且不同于用户名",
+        "A password has 8 to 128 characters and is not the user name",
+    ),
+    "FORBIDDEN": ErrorSpec(403, False, "缺少权限 {permission}", "You lack the permission {permission}"),
+    "ORIGIN_NOT_ALLOWED": ErrorSpec(403, False, "来源不被允许", "This origin is not allowed"),
+    "RATE_LIMITED": ErrorSpec(
+        429, True, "操作过于频繁，请 {retryAfter} 秒后再试", "Too many requests; try again in {retryAfter} s"
+    ),
+    # devices
+    "BIND_TOKEN_INVALID": ErrorSpec(
+        410, False, "二维码无效、已使用或已过期，请重新生成", "The QR code is unknown, used or expired; make a new one"
+    ),
+    "DEVICE_UNBOUND": ErrorSpec(401, False, "设备已解绑，请重新扫码绑定", "The device is unbound; scan a new QR code"),
+    "DEVICE_ON_CALL": ErrorSpec(
+        409,
+        False,
+        "设备正在通话，结束后再操作，或使用 force=true",
+        "The device is on a call; wait for its end, or use force=true",
+    ),
+    # calls
+    "NO_DEVICE": ErrorSpec(
+        409, False, "尚未绑定工作手机，请先扫码绑定", "No work phone is bound; bind one by QR first"
+    ),
+    "DEVICE_OFFLINE": ErrorSpec(
+        409, True, "工作手机不在线，请打开手机 APP 后重拨", "The work phone is offline; open its app and dial again"
+    ),
+    "DEVICE_BUSY": ErrorSpec(
+        409, True, "工作手机正在通话，请稍后重拨", "The work phone is on a call; dial again later"
+    ),
+    "NO_LINE": ErrorSpec(409, False, "尚未配置云呼叫线路", "No cloud line is configured"),
+    "HANGUP_UNSUPPORTED": ErrorSpec(
+        409,
+        False,
+        "该手机无法远程挂断，请在手机上挂断",
+        "This phone cannot be hung up from here; hang up on the handset",
+    ),
+    "CALL_NOT_ENDED": ErrorSpec(409, True, "通话尚未结束", "The call has not ended yet"),
+    "CALL_CHANGED": ErrorSpec(409, True, "通话状态正在变化，请重试", "The call is changing; try again"),
+    # the wire
+    "BAD_MESSAGE": ErrorSpec(400, False, "消息格式错误：{reason}", "The message is malformed: {reason}"),
+    "UNKNOWN_TYPE": ErrorSpec(400, False, "未知消息类型 {type}", "Unknown message type {type}"),
+    "UNEXPECTED_MESSAGE": ErrorSpec(400, False, "此时不应发送 {type}", "{type} is out of place here"),
+    # our side
+    "UNAVAILABLE": ErrorSpec(503, True, "服务暂时不可用，请稍后重试", "The service is unavailable for now; try again"),
+    "DRAINING": ErrorSpec(503, True, "节点正在下线，请重新连接", "This node is leaving; connect again"),
+    "INTERNAL": ErrorSpec(
+        500, True, "服务器内部错误，请提供请求编号 {requestId}", "Internal error; quote request {requestId}"
+    ),
+}
+
+
+class DialdeskError(Exception):
+    """An error with a stable code. `details` fill the text and travel to the asker, so they hold nothing secret."""
+
+    def __init__(self, code: str, **details: Any) -> None:
+        self.spec = ERRORS[code]
+        self.code = code
+        self.details: Mapping[str, Any] = details
+        super().__init__(self.message("en"))
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that goes with the code."""
+        return self.spec.status
+
+    @property
+    def retry(self) -> bool:
+        """Whether the same request, sent again unchanged, may succeed."""
+        return self.spec.retry
+
+    def message(self, language: Language) -> str:
+        """The text for people, which says what to do next."""
+        text = self.spec.zh if language == "zh-CN" else self.spec.en
+        return text.format_map(_Blank(self.details))
+
+
+class _Blank(dict[str, Any]):
+    """A detail that was not given shows as nothing rather than failing the error itself."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+class CloseCode:
+    """WebSocket close codes. 4500-4999: do not come back, tell the person. Any other: come back with back-off."""
+
+    DRAINING = 1012
+    FIRST_MESSAGE = 4400
+    REFRESH_TOKEN = 4401
+    HEARTBEAT_LOST = 4408
+    SLOW_CONSUMER = 4410
+    TOO_MANY_MESSAGES = 4429
+    VERSION_NOT_SERVED = 4500
+    REPLACED = 4501
+    UNBOUND = 4503
