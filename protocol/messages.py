@@ -13,6 +13,7 @@ import msgspec
 
 from protocol.call import Evidence, HangupCause, Outcome, Status
 from protocol.errors import DialdeskError
+from protocol.timestamps import Timestamp
 
 M = TypeVar("M")
 
@@ -201,7 +202,7 @@ class HangUp(Message, frozen=True, kw_only=True):
 
 
 class DeviceView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A work phone as its agent sees it (seed 003 §5.1); `last_active_at` and `bind_time` are RFC 3339."""
+    """A work phone as its agent sees it (seed 003 §5.1)."""
 
     id: str
     device_id: str
@@ -210,8 +211,8 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     device_model: str
     os_type: str
     online_status: Literal["online", "offline"]
-    bind_time: datetime
-    last_active_at: datetime | None = None
+    bind_time: Timestamp
+    last_active_at: Timestamp | None = None
     capabilities: Capabilities = Capabilities()
     is_default: bool = False
 
@@ -223,14 +224,14 @@ class LiveCall(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     status: Status
     call_method: str
     customer_phone: str
-    created_at: datetime
+    created_at: Timestamp
     device_id: str | None = None
     customer_name: str | None = None
     customer_id: str | None = None
     order_id: str | None = None
     external_id: str | None = None
     custom_data: msgspec.Raw = msgspec.Raw(b"")
-    connected_at: datetime | None = None
+    connected_at: Timestamp | None = None
 
 
 class WelcomeAgent(Message, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""What happens: sessions, relay, calls, HTTP, and the chores that keep promises."""

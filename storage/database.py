@@ -1,0 +1,138 @@
+"""The way to PostgreSQL: a pool with deadlines, transactions, named queries, and the driver's errors made ours.
+
+Functions of the nouns beside this file take a connection first and run queries read from `sql/<noun>.sql`, where each
+begins with `-- name: <name>` and a comment line that says what it does.
+"""
+
+import asyncio
+import re
+import ssl as _ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from protocol.errors import DialdeskError
+
+Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+_SQL = Path(__file__).parent / "sql"
+_NAME = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
+
+
+class Duplicate(Exception):  # noqa: N818 - it is a fact of the data, told to whoever asked for the row
+    """A row that must be unique exists already; `constraint` names the rule that says so."""
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(constraint)
+        self.constraint = constraint
+
+
+def queries(noun: str) -> Mapping[str, str]:
+    """Read `sql/<noun>.sql` into a mapping from name to statement. Called once, when the noun is imported."""
+    parts = _NAME.split((_SQL / f"{noun}.sql").read_text(encoding="utf-8"))
+    named = dict(zip(parts[1::2], (text.strip().rstrip(";") for text in parts[2::2]), strict=True))
+    if len(named) * 2 != len(parts) - 1:
+        raise ValueError(f"sql/{noun}.sql names a query twice")
+    return named
+
+
+class Database:
+    """A pool of connections. Everything that waits for PostgreSQL waits no longer than `timeout` seconds.
+
+    Raises UNAVAILABLE (which may be retried) where PostgreSQL cannot be reached in time, and Duplicate where a unique
+    rule refuses a row. Other errors of SQL are ours to mend and pass as they are.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], timeout: float) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection outside a transaction: for one statement, or for reads that need no common view."""
+        with _translated():
+            async with self._pool.acquire(timeout=self._timeout) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction: committed on leaving, rolled back on any exception.
+
+        With `snapshot` it only reads, and all its reads see one moment (REPEATABLE READ).
+        """
+        async with self.connection() as connection:
+            async with connection.transaction(
+                isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot
+            ):
+                yield connection
+
+    async def close(self) -> None:
+        """Close the pool; connections still lent after five seconds are cut."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+
+@asynccontextmanager
+async def open_database(
+    url: str, *, min_size: int = 1, max_size: int = 16, timeout: float = 5.0, statement_cache: bool = True
+) -> AsyncIterator[Database]:
+    """Open the pool at `url` and close it on leaving.
+
+    Set `statement_cache` to False behind PgBouncer in transaction mode (asyncpg FAQ). Raises UNAVAILABLE where
+    PostgreSQL does not answer within `timeout` seconds.
+    """
+    with _translated():
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout,
+            command_timeout=timeout,
+            statement_cache_size=100 if statement_cache else 0,
+            max_inactive_connection_lifetime=300,
+            server_settings={"application_name": "dialdesk", "timezone": "UTC", "jit": "off"},
+        )
+    database = Database(pool, timeout)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+class _translated:  # noqa: N801 - used as a statement
+    """Turn what the driver raises into what callers are promised."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        match error:
+            case asyncpg.UniqueViolationError():
+                raise Duplicate(error.constraint_name or "") from error
+            case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():
+                raise DialdeskError("INVALID_FIELD", reason="text may not hold the character NUL") from error
+            case asyncpg.DataError():  # a wrong type of argument: ours to mend, though the driver files it elsewhere
+                return
+            case (
+                TimeoutError()
+                | OSError()
+                | _ssl.SSLError()
+                | asyncpg.PostgresConnectionError()
+                | asyncpg.InterfaceError()
+                | asyncpg.CannotConnectNowError()
+                | asyncpg.AdminShutdownError()
+                | asyncpg.CrashShutdownError()
+                | asyncpg.TooManyConnectionsError()
+                | asyncpg.QueryCanceledError()
+                | asyncpg.DeadlockDetectedError()
+                | asyncpg.SerializationError()
+                | asyncpg.ReadOnlySQLTransactionError()
+            ):
+                raise DialdeskError("UNAVAILABLE") from error
+            case _:
+                return
