@@ -11,7 +11,7 @@ outcome, told with evidence of a rank: stronger evidence replaces it, equal or w
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -191,6 +191,8 @@ def advance(state: CallState, event: Progress | End, now: datetime) -> Moved | A
                 corrected = _corrected(state, event, now)
                 return AlreadyThere() if corrected == state else Moved(corrected, enriched=True)
             return Moved(_ended(state, event, now))
+        case _:
+            assert_never(event)
 
 
 def _progressed(state: CallState, event: Progress, now: datetime) -> CallState:
@@ -227,10 +229,13 @@ def _ended(state: CallState, event: End, now: datetime) -> CallState:
 def _corrected(state: CallState, event: End, now: datetime) -> CallState:
     """The call has ended; a second account of its end replaces the first if it is stronger, else fills blanks."""
     known = state.evidence or Evidence.SERVER
-    if RANK[event.evidence] > RANK[known]:
+    if _weight(event.outcome, event.evidence) > _weight(state.outcome, known):
         again = _ended(msgspec.structs.replace(state, duration=None), event, now)
         return msgspec.structs.replace(
             again,
+            hangup_cause=state.hangup_cause
+            if event.cause is None and again.outcome is state.outcome
+            else again.hangup_cause,
             raw_cause=again.raw_cause if again.raw_cause is not None else state.raw_cause,
             has_recording=again.has_recording if again.has_recording is not None else state.has_recording,
             recording_size=again.recording_size if again.recording_size is not None else state.recording_size,
@@ -244,6 +249,11 @@ def _corrected(state: CallState, event: End, now: datetime) -> CallState:
     if state.duration is None and event.outcome is state.outcome:
         filled = _with_talk(filled, event, now)
     return filled
+
+
+def _weight(outcome: Outcome | None, evidence: Evidence) -> tuple[bool, int]:
+    """What an account of an end counts for: `unknown` is a blank, which any knowledge fills and none gives way to."""
+    return outcome is not Outcome.UNKNOWN, RANK[evidence]
 
 
 def _with_talk(state: CallState, event: End, now: datetime) -> CallState:

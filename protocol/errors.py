@@ -116,7 +116,7 @@ ERRORS: dict[str, ErrorSpec] = {
 class DialdeskError(Exception):
     """An error with a stable code. `details` fill the text and travel to the asker, so they hold nothing secret."""
 
-    def __init__(self, code: str, **details: Any) -> None:
+    def __init__(self, code: str, /, **details: Any) -> None:
         self.spec = ERRORS[code]
         self.code = code
         self.details: Mapping[str, Any] = details

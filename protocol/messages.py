@@ -4,16 +4,16 @@ A message is a frozen Struct whose `type` names it on the wire. New fields have 
 so that an older server serves a newer app; tags and meanings never change.
 """
 
+import re
 import secrets
 import time
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import msgspec
 
 from protocol.call import Evidence, HangupCause, Outcome, Status
 from protocol.errors import DialdeskError
-from protocol.timestamps import Timestamp
+from protocol.timestamps import Instant, Timestamp
 
 M = TypeVar("M")
 
@@ -105,8 +105,8 @@ class CallEnd(Message, frozen=True, kw_only=True):
     type: ClassVar[str] = "CALL_END"
     call_id: Id
     status: Outcome
-    start_time: datetime | None = None
-    end_time: datetime | None = None
+    start_time: Instant | None = None
+    end_time: Instant | None = None
     duration: float | None = None
     hangup_cause: Text | None = None
     evidence: Evidence | None = None
@@ -230,7 +230,7 @@ class LiveCall(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     customer_id: str | None = None
     order_id: str | None = None
     external_id: str | None = None
-    custom_data: msgspec.Raw = msgspec.Raw(b"")
+    custom_data: msgspec.Raw = msgspec.Raw(b"null")
     connected_at: Timestamp | None = None
 
 
@@ -299,7 +299,7 @@ class CallProgress(Message, frozen=True, kw_only=True):
     customer_id: str | None = None
     order_id: str | None = None
     external_id: str | None = None
-    custom_data: msgspec.Raw = msgspec.Raw(b"")
+    custom_data: msgspec.Raw = msgspec.Raw(b"null")
     device_id: str | None = None
 
 
@@ -339,7 +339,7 @@ class CallEnded(Message, frozen=True, kw_only=True):
     customer_id: str | None = None
     order_id: str | None = None
     external_id: str | None = None
-    custom_data: msgspec.Raw = msgspec.Raw(b"")
+    custom_data: msgspec.Raw = msgspec.Raw(b"null")
     device_id: str | None = None
 
 
@@ -411,9 +411,12 @@ SEQUENCED: frozenset[str] = frozenset(
 # --- the envelope ---------------------------------------------------------------------------------------------------
 
 
-class _Outer(msgspec.Struct, frozen=True, rename="camel"):
-    type: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+class _Named(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     message_id: Id | None = None
+
+
+class _Outer(_Named, frozen=True, kw_only=True, rename="camel"):
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     timestamp: PeerClock = 0
     seq: int | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
@@ -436,28 +439,48 @@ class Envelope(msgspec.Struct, Generic[M], frozen=True):
     seq: int | None = None
 
 
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escape, not a backslash that is escaped itself
+
+
 class Decoder(Generic[M]):
     """Reads the frames of one speaker: `Decoder(FromPhone)` refuses what only an agent may say."""
 
     def __init__(self, *speech: type[M]) -> None:
+        self._named = msgspec.json.Decoder(_Named)
         self._outer = msgspec.json.Decoder(_Outer)
         self._data = {message.type: msgspec.json.Decoder(message) for message in speech}  # type: ignore[attr-defined]
 
     def decode(self, frame: str | bytes) -> Envelope[M]:
         """Read one text frame. Raises BAD_MESSAGE, or UNKNOWN_TYPE for a well-formed frame of a type not known here;
         the error carries `messageId` in its details where the frame told one."""
+        octets = frame.encode(errors="surrogatepass") if isinstance(frame, str) else frame
         try:
-            outer = self._outer.decode(frame)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise DialdeskError("BAD_MESSAGE", reason=str(error)) from error
+            outer = self._outer.decode(octets)
+        except _MALFORMED as error:
+            raise _bad_message(error, self._named_id(octets)) from error
+        if b"\\u0000" in octets and _NUL.search(octets):
+            raise _bad_message("no text may hold NUL: it cannot be kept", outer.message_id)
         decoder = self._data.get(outer.type)
         if decoder is None:
             raise DialdeskError("UNKNOWN_TYPE", type=outer.type, messageId=outer.message_id)
         try:
             message = decoder.decode(outer.data)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise DialdeskError("BAD_MESSAGE", reason=str(error), messageId=outer.message_id) from error
+        except _MALFORMED as error:
+            raise _bad_message(error, outer.message_id) from error
         return Envelope(message, outer.message_id, outer.timestamp, outer.seq)
+
+    def _named_id(self, octets: bytes) -> str | None:
+        """The id of a frame whose envelope is malformed elsewhere: without it in the ERROR the sender never stops."""
+        try:
+            return self._named.decode(octets).message_id
+        except _MALFORMED:
+            return None
+
+
+def _bad_message(reason: object, message_id: str | None) -> DialdeskError:
+    """The reason may quote the frame, so it is cut: the ERROR that carries it must fit into a frame too."""
+    return DialdeskError("BAD_MESSAGE", reason=str(reason)[:200], messageId=message_id)
 
 
 from_phone: Decoder[FromPhone] = Decoder(*get_args(FromPhone))

@@ -1,33 +1,25 @@
 """The QR code by which a phone is bound: its payload as seed 003 §2.2.1 fixes it, and the code to type instead."""
 
 import secrets
-from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
+_HTTP = {"wss": "https", "ws": "http"}
 _TYPED = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # nothing that is read as something else: no 0 O 1 I L
 
 
-class BindPayload(msgspec.Struct, frozen=True, rename="camel"):
+class BindPayload(msgspec.Struct, frozen=True, rename="camel", tag_field="action", tag="bind_device"):
     """What the QR code says. `server_url` is the WebSocket URL; an app derives the origin of the bind call from it."""
 
     server_url: str
     token: str
     user_id: str
     timestamp: int
-    action: Literal["bind_device"] = "bind_device"
 
     def encode(self) -> str:
         """Return the JSON text to draw, its fields in the seed's order."""
-        return msgspec.json.encode(
-            {
-                "action": self.action,
-                "serverUrl": self.server_url,
-                "token": self.token,
-                "userId": self.user_id,
-                "timestamp": self.timestamp,
-            }
-        ).decode()
+        return msgspec.json.encode(self).decode()
 
 
 def read_payload(text: str) -> BindPayload:
@@ -36,10 +28,14 @@ def read_payload(text: str) -> BindPayload:
 
 
 def origin_of(server_url: str) -> str:
-    """Return the HTTP origin that belongs to a WebSocket URL: `wss://host/ws` gives `https://host`."""
-    scheme, _, rest = server_url.partition("://")
-    host = rest.split("/", 1)[0]
-    return f"{'https' if scheme == 'wss' else 'http'}://{host}"
+    """Return the HTTP origin that belongs to a WebSocket URL: `wss://host/ws` gives `https://host`.
+
+    Raises ValueError for any other scheme: a guess could send the bind token in the clear.
+    """
+    url = urlsplit(server_url)
+    if url.scheme not in _HTTP or not url.netloc:
+        raise ValueError(f"not a WebSocket URL: {server_url!r}")
+    return f"{_HTTP[url.scheme]}://{url.netloc}"
 
 
 def new_typed_code() -> str:

@@ -143,15 +143,15 @@ class Session(Generic[M]):
 
     def due(self, now: float) -> Due:
         """Return what the silence up to `now` calls for; each of PROBE and OFFLINE is returned once per silence."""
+        limits = self._limits  # compared by the sums that next_deadline returns: a difference may round below them
         if not self.ready:
-            return Due.CLOSE if now - self._opened_at >= self._limits.first_message else Due.NOTHING
-        silent = now - self.last_heard
-        if silent >= self._limits.close_after:
+            return Due.CLOSE if now >= self._opened_at + limits.first_message else Due.NOTHING
+        if now >= self.last_heard + limits.close_after:
             return Due.CLOSE
-        if silent >= self._limits.offline_after and not self.offline:
+        if now >= self.last_heard + limits.offline_after and not self.offline:
             self.offline = True
             return Due.OFFLINE
-        if silent >= self._limits.probe_after and not self._probed:
+        if now >= self.last_heard + limits.probe_after and not self._probed:
             self._probed = True
             return Due.PROBE
         return Due.NOTHING

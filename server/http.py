@@ -33,6 +33,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from protocol.errors import DialdeskError, Language
 from protocol.timestamps import rfc3339
+from server.config import Config
 from server.identity import Identity
 from server.telemetry import Metrics
 from storage.database import Database
@@ -155,14 +156,7 @@ class Http:
 
     async def serve(self, endpoint: Endpoint | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens; `endpoint` is None where the path does not take the method."""
-        headers = Headers(scope=scope)
-        request = RequestInfo(
-            id=_request_id(headers),
-            ip=scope["client"][0] if scope.get("client") else None,
-            language=language_of(headers),
-            user_agent=headers.get("user-agent", "")[:256],
-            headers=headers,
-        )
+        request = request_info(scope)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request.id)
         begun = time.perf_counter()
@@ -308,7 +302,25 @@ def error_answer(error: DialdeskError, request: RequestInfo) -> tuple[int, bytes
     return error.status, body, headers
 
 
-def language_of(headers: Headers) -> Language:
+def request_info(scope: Scope) -> RequestInfo:
+    """Read where a request or an upgrade comes from."""
+    headers = Headers(scope=scope)
+    return RequestInfo(
+        id=_request_id(headers),
+        ip=scope["client"][0] if scope.get("client") else None,
+        language=_language_of(headers),
+        user_agent=headers.get("user-agent", "")[:256],
+        headers=headers,
+    )
+
+
+def origin_allowed(headers: Headers, config: Config) -> bool:
+    """Whether a browser's page may open a socket here: one of ours, or of ALLOWED_ORIGINS. Apps send no Origin."""
+    origin = headers.get("origin")
+    return origin is None or origin in {config.public_url.rstrip("/"), *config.allowed_origins}
+
+
+def _language_of(headers: Headers) -> Language:
     """The language of messages for people: zh-CN unless `Accept-Language` puts English first."""
     first = headers.get("accept-language", "").partition(",")[0].strip().lower()
     return "en" if first.startswith("en") else "zh-CN"

@@ -5,6 +5,7 @@ transaction (house rule 6). Whoever calls it hands what it returns to `relay.ann
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -43,6 +44,13 @@ async def since(connection: Connection, user_id: str, seq: int, limit: int) -> l
     """Return (seq, frame) of at most `limit` events after `seq`, oldest first."""
     rows = await connection.fetch(_SQL["since"], user_id, seq, limit)
     return [(r["seq"], frame(user_id, r["seq"], r["type"], r["data"], epoch_ms(r["at"]))) for r in rows]
+
+
+async def position(connection: Connection, user_id: str) -> tuple[int, datetime]:
+    """Return how far the stream of an agent is, and PostgreSQL's time."""
+    row = await connection.fetchrow(_SQL["position"], user_id)
+    assert row is not None
+    return row["last_seq"], row["now"]
 
 
 async def last_seqs(connection: Connection, user_ids: Sequence[str]) -> dict[str, int]:

@@ -229,7 +229,7 @@ CREATE TABLE device (
     boot_id text NOT NULL DEFAULT '',
     node text,
     online_status text NOT NULL DEFAULT 'offline' CHECK (online_status IN ('online', 'offline')),
-    lost_at timestamptz,  -- the socket went without a word: in grace until the sweep
+    lost_at timestamptz,  -- since when there is no socket; online until the grace is swept
     handset_busy boolean NOT NULL DEFAULT false,
     last_heartbeat timestamptz,
     UNIQUE (tenant_id, hardware_id),
@@ -237,7 +237,7 @@ CREATE TABLE device (
 ) WITH (fillfactor = 70);
 CREATE INDEX device_user ON device (tenant_id, user_id) WHERE unbound_at IS NULL;
 CREATE INDEX device_node ON device (node) WHERE node IS NOT NULL;
-CREATE INDEX device_lost ON device (lost_at) WHERE lost_at IS NOT NULL;
+CREATE INDEX device_in_grace ON device (lost_at) WHERE lost_at IS NOT NULL AND online_status = 'online';
 
 -- Seed 003 §4.2.4.
 CREATE TABLE device_bind_log (

@@ -15,6 +15,10 @@ WHERE user_id = $1 AND seq > $2
 ORDER BY seq
 LIMIT $3;
 
+-- name: position
+-- How far the stream of one agent is, and the time.
+SELECT coalesce((SELECT last_seq FROM agent_stream WHERE user_id = $1), 0) AS last_seq, clock_timestamp() AS now;
+
 -- name: last_seqs
 -- How far the streams of these agents are.
 SELECT user_id, last_seq

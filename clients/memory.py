@@ -1,0 +1,268 @@
+"""What a phone must not forget: a journal of what it was told, did and said, written before it acts on it.
+
+The state of the phone is what its journal says: `Memory` replays the entries at opening and applies each new one after
+it is written. Without a path the journal is not kept, for load generators that never restart.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Self, assert_never
+
+import msgspec
+
+from protocol.messages import CallEnd, DialCommand, encode_raw
+
+KEEP_CALLS = 256
+"""Calls remembered; the oldest that is over and acked goes first. A command is re-sent for seconds, not for weeks."""
+
+_COMPACT_AFTER = 5_000
+
+
+class Handset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a phone says of itself when it is bound (seed 003 §5.1). `device_token` is that of its push service."""
+
+    device_id: str
+    phone_number: str
+    device_name: str = "Reference phone"
+    device_model: str = "Dialdesk clients"
+    os_type: Literal["android", "ios"] = "android"
+    os_version: str = "14"
+    app_version: str = "1.0.0"
+    device_token: str | None = None
+
+
+class Binding(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """To whom the phone belongs, and by what it proves that."""
+
+    websocket_url: str
+    user_id: str
+    auth_token: str
+    handset: Handset
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Something the phone said of a call. Its id and content stay the same however often it is sent."""
+
+    message_id: str
+    call_id: str
+    type: str
+    data: msgspec.Raw
+    timestamp: int
+
+    @property
+    def frame(self) -> bytes:
+        """The frame to send."""
+        return encode_raw(self.type, bytes(self.data), self.message_id, timestamp=self.timestamp)
+
+
+# --- entries --------------------------------------------------------------------------------------------------------
+
+
+class _Entry(msgspec.Struct, frozen=True, tag_field="entry"):
+    pass
+
+
+class Bound(_Entry, frozen=True, tag="bound"):
+    """The phone was bound."""
+
+    binding: Binding
+
+
+class Unbound(_Entry, frozen=True, tag="unbound"):
+    """The binding is void, and all that was done under it past."""
+
+
+class Connecting(_Entry, frozen=True, tag="connecting"):
+    """The phone is about to say DEVICE_ONLINE with this count."""
+
+    count: int
+
+
+class Received(_Entry, frozen=True, tag="received"):
+    """A command came: `dial`, or without one a cancellation."""
+
+    message_id: str
+    call_id: str
+    dial: DialCommand | None
+
+
+class Started(_Entry, frozen=True, tag="started"):
+    """The dialler is about to be called."""
+
+    call_id: str
+
+
+class Reported(_Entry, frozen=True, tag="reported"):
+    """A report is about to be sent."""
+
+    report: Report
+
+
+class Settled(_Entry, frozen=True, tag="settled"):
+    """A report was acked, or refused for good: it is not sent again."""
+
+    message_id: str
+
+
+Entry = Bound | Unbound | Connecting | Received | Started | Reported | Settled
+
+
+# --- what they come to ----------------------------------------------------------------------------------------------
+
+
+class CallMemory(msgspec.Struct):
+    """What is known of one call. `last` is the report that answers a repeated command: the end, once there is one."""
+
+    received: list[Received]
+    started: bool = False
+    last: Report | None = None
+
+    @property
+    def dial(self) -> DialCommand | None:
+        """The command to dial, if it came."""
+        return next((command.dial for command in self.received if command.dial is not None), None)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a cancellation came, before the command to dial or after it."""
+        return any(command.dial is None for command in self.received)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end was reported: it is not to be dialled."""
+        return self.last is not None and self.last.type == CallEnd.type
+
+
+class Memory:
+    """The journal at `path`, or nowhere. `fsync` off trades the last entries before a power cut for speed."""
+
+    def __init__(self, path: Path | None = None, *, fsync: bool = True) -> None:
+        self.path = path
+        self.binding: Binding | None = None
+        self.connection = 0
+        self.calls: dict[str, CallMemory] = {}
+        self.unacked: dict[str, Report] = {}
+        """Reports not yet acked, by message id, in the order in which they were made."""
+        self._fsync = fsync
+        self._commands: dict[str, str] = {}
+        self._file: int | None = None
+        self._lines = 0
+        if path is not None:
+            for line in _whole_lines(path):
+                self._apply(_decoder.decode(line))
+            self._rewrite(path)
+
+    def reopened(self) -> Self:
+        """Return what a process that starts again finds: read anew from the file, or the same where there is none."""
+        if self.path is None:
+            return self
+        self.close()
+        return type(self)(self.path, fsync=self._fsync)
+
+    def knows(self, message_id: str) -> bool:
+        """Whether this command has been written down before."""
+        return message_id in self._commands
+
+    def note(self, entry: Entry) -> None:
+        """Write an entry down; when this returns the phone may act on it."""
+        if self._file is not None:
+            self._write(self._file, _encoder.encode(entry) + b"\n")
+            self._lines += 1
+        self._apply(entry)
+        if self.path is not None and (self._lines > _COMPACT_AFTER or isinstance(entry, Unbound)):
+            self._rewrite(self.path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _apply(self, entry: Entry) -> None:
+        match entry:
+            case Bound(binding):
+                self.binding = binding
+            case Unbound():
+                self.binding = None  # but not the count of connections: a device bound again goes on counting
+                self.calls.clear()
+                self.unacked.clear()
+                self._commands.clear()
+            case Connecting(count):
+                self.connection = count
+            case Received(message_id, call_id):
+                self._commands[message_id] = call_id
+                self._call(call_id).received.append(entry)
+            case Started(call_id):
+                self._call(call_id).started = True
+            case Reported(report):
+                call = self._call(report.call_id)
+                if report.type == CallEnd.type or not call.ended:
+                    call.last = report
+                self.unacked[report.message_id] = report
+            case Settled(message_id):
+                self.unacked.pop(message_id, None)
+            case _:
+                assert_never(entry)
+
+    def _call(self, call_id: str) -> CallMemory:
+        if call_id not in self.calls:
+            if len(self.calls) >= KEEP_CALLS:
+                self._forget_one()
+            self.calls[call_id] = CallMemory([])
+        return self.calls[call_id]
+
+    def _forget_one(self) -> None:
+        waiting = {report.call_id for report in self.unacked.values()}
+        past = next((call_id for call_id, call in self.calls.items() if call.ended and call_id not in waiting), None)
+        if past is not None:
+            for command in self.calls.pop(past).received:
+                del self._commands[command.message_id]
+
+    def _entries(self) -> Iterator[Entry]:
+        """The shortest journal that says what is known."""
+        if self.binding is not None:
+            yield Bound(self.binding)
+        yield Connecting(self.connection)
+        for call_id, call in self.calls.items():
+            yield from call.received
+            if call.started:
+                yield Started(call_id)
+            if call.last is not None and call.last.message_id not in self.unacked:
+                yield Reported(call.last)
+                yield Settled(call.last.message_id)
+        for report in self.unacked.values():
+            yield Reported(report)
+
+    def _rewrite(self, path: Path) -> None:
+        """Replace the file by a shorter one that says the same; a crash leaves the one or the other, whole."""
+        self.close()
+        lines = [_encoder.encode(entry) for entry in self._entries()]
+        fresh = path.with_name(path.name + ".new")
+        fresh.unlink(missing_ok=True)
+        self._file = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)  # it holds a token
+        self._write(self._file, b"".join(line + b"\n" for line in lines))
+        fresh.replace(path)
+        if self._fsync:
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)  # or a power cut could bring the old file back, without what is written from now on
+            os.close(folder)
+        self._lines = len(lines)
+
+    def _write(self, file: int, data: bytes) -> None:
+        written = 0
+        while written < len(data):
+            written += os.write(file, data[written:])
+        if self._fsync:
+            os.fsync(file)
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Entry)
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """The lines of a journal; what a crash left of an unfinished last one was never acted on and is passed over."""
+    if not path.exists():
+        return []
+    return path.read_bytes().split(b"\n")[:-1]

@@ -1,0 +1,142 @@
+"""Agents' streams on this node: where a page begins, and the refill of what the relay did not carry (house rule 6)."""
+
+import asyncio
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from protocol.errors import CloseCode, DialdeskError
+from protocol.messages import DeviceView, LiveCall
+from server.hub import Hub
+from server.lease import Lease
+from server.telemetry import Metrics
+from storage import calls, devices, events, nodes
+from storage.database import Connection, Database
+
+log = structlog.get_logger()
+
+REPLAY_BOUND = 500
+"""Events a page may have missed and still be given; more, and it reads calls and devices again."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a page stands: devices and calls as of `last_seq`, and the events it missed since `resume_from`.
+
+    `lost` tells that they cannot be given: the page must read again.
+    """
+
+    now: datetime
+    last_seq: int
+    resume_from: int
+    missed: list[tuple[int, bytes]]
+    lost: bool
+    devices: list[DeviceView]
+    calls: list[LiveCall]
+
+
+class Agents:
+    """The agents that have pages on this node."""
+
+    def __init__(self, database: Database, hub: Hub, lease: Lease, metrics: Metrics, *, refill_every: float) -> None:
+        self._database = database
+        self._hub = hub
+        self._lease = lease
+        self._metrics = metrics
+        self._refill_every = refill_every
+        self._attendance = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    async def attend(self, user_id: str) -> None:
+        """Let other nodes know that events for the agent are to be sent here."""
+        async with self._attendance, self._database.connection() as connection:
+            await nodes.attend(connection, user_id, self._lease.boot_id)
+
+    async def leave(self, user_id: str) -> None:
+        """A page is gone; with the last of them, events for the agent are sent here no more."""
+        async with self._attendance:
+            if self._hub.pages(user_id):
+                return
+            try:
+                async with self._database.connection() as connection:
+                    await nodes.leave(connection, user_id, self._lease.boot_id)
+            except DialdeskError:
+                log.warning("agent's leave not written", user_id=user_id)  # costs a message for nobody, until the sweep
+
+    async def snapshot(self, user_id: str, last_seq: int | None) -> Snapshot:
+        """Read where a page stands that has seen `last_seq`, or nothing yet. Register it before."""
+        async with self._database.transaction(snapshot=True) as connection:
+            reached, now = await events.position(connection, user_id)
+            resume_from = reached if last_seq is None else last_seq
+            missed = await self._missed(connection, user_id, resume_from, reached)
+            return Snapshot(
+                now=now,
+                last_seq=reached,
+                resume_from=resume_from,
+                missed=missed or [],
+                lost=missed is None,
+                devices=await devices.views_of_agent(connection, user_id),
+                calls=await calls.living_of_agent(connection, user_id),
+            )
+
+    def behind(self, user_id: str) -> None:
+        """A page found that events are missing: refill now."""
+        log.info("events missing", user_id=user_id)
+        self._wake.set()
+
+    def behind_all(self) -> None:
+        """The relay may have missed anything: refill now."""
+        self._wake.set()
+
+    async def refill(self) -> None:
+        """Compare, for ever, what pages were sent with their agents' rows, and give them what is missing."""
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._refill_every)
+            except TimeoutError:
+                pass  # nothing was missed, as far as anybody noticed: look all the same
+            self._wake.clear()
+            try:
+                await self._refill()
+            except DialdeskError as error:
+                log.warning("refill failed", cause=repr(error.__cause__))
+                await asyncio.sleep(min(1.0, self._refill_every))
+
+    async def _refill(self) -> None:
+        agents = self._hub.agents()
+        if not agents:
+            return
+        async with self._database.connection() as connection:
+            for user_id, reached in (await events.last_seqs(connection, agents)).items():
+                await self._refill_agent(connection, user_id, reached)
+            await self._close_revoked(connection, agents)
+
+    async def _refill_agent(self, connection: Connection, user_id: str, reached: int) -> None:
+        for page in self._hub.pages(user_id):
+            if page.last_seq is None or page.last_seq >= reached:
+                continue
+            missed = await self._missed(connection, user_id, page.last_seq, reached)
+            if missed is None:
+                page.resync(reached)
+                continue
+            self._metrics.refills.inc(len(missed))
+            for seq, frame in missed:
+                page.event(seq, frame)
+
+    async def _close_revoked(self, connection: Connection, agents: list[str]) -> None:
+        """Close pages whose login has ended: the close that was to tell them may not have arrived."""
+        pages = [page for user_id in agents for page in self._hub.pages(user_id) if page.login_id is not None]
+        revoked = await nodes.revoked(connection, list({page.login_id for page in pages if page.login_id}))
+        for page in pages:
+            if page.login_id in revoked:
+                page.outbox.close(CloseCode.UNBOUND, "signed out")
+
+    @staticmethod
+    async def _missed(connection: Connection, user_id: str, seq: int, reached: int) -> list[tuple[int, bytes]] | None:
+        """The events after `seq` up to `reached`, or None where not all of them can be given."""
+        if seq > reached or reached - seq > REPLAY_BOUND:
+            return None
+        if seq == reached:
+            return []
+        rows = [row for row in await events.since(connection, user_id, seq, REPLAY_BOUND) if row[0] <= reached]
+        return rows if len(rows) == reached - seq else None

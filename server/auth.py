@@ -1,0 +1,481 @@
+"""Credentials to Identity: sign-in and its sessions, and who a request or a socket is for.
+
+Every request reads its login and its user in one query, so that whatever ends a login - signing out, a reset password,
+a disabled user, a suspended tenant - holds from the next request on. Sockets are closed through the relay.
+
+A refresh token is used once. The second use of one, be it a thief's, its owner's, or a client's whose answer was lost,
+ends the login: there is no grace, because within it a stolen token would be as good as its owner's. So a client
+refreshes one at a time (pages of one browser under a lock), and signs in again where an answer never came.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+import msgspec
+import structlog
+from starlette.datastructures import Headers
+
+from protocol.errors import CloseCode, DialdeskError
+from protocol.timestamps import rfc3339
+from server import api_keys
+from server.config import Config
+from server.http import Answer, Body, Done, RequestInfo
+from server.identity import Identity
+from server.passwords import Passwords
+from server.relay import Relay
+from server.tokens import AccessClaims, AccessTokens, digest, new_token
+from storage import accounts, audit, credentials
+from storage.accounts import Tenant, User
+from storage.audit import Actor
+from storage.credentials import Attempt
+from storage.database import Connection, Database
+from storage.live import Live
+
+log = structlog.get_logger()
+
+EXCHANGE: Final = "sessions.exchange"
+"""The scope of an API key that may become an agent's session."""
+
+Username = Annotated[str, msgspec.Meta(max_length=64)]
+Password = Annotated[str, msgspec.Meta(max_length=1024)]
+
+
+class LoginRequest(Body, frozen=True, kw_only=True):
+    """Who signs in."""
+
+    username: Username
+    password: Password
+
+
+class RefreshRequest(Body, frozen=True, kw_only=True):
+    """The newest refresh token of a session."""
+
+    refresh_token: Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class ExchangeRequest(Body, frozen=True, kw_only=True):
+    """The agent whose session a CRM asks for."""
+
+    user_id: str
+
+
+class PasswordRequest(Body, frozen=True, kw_only=True):
+    """A change of one's own password."""
+
+    old_password: Password
+    new_password: Password
+
+
+class TicketRequest(Body, frozen=True, kw_only=True):
+    """For an API key, the agent whose ticket it asks for; others ask for their own."""
+
+    user_id: str | None = None
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A user, as it sees itself."""
+
+    id: str
+    tenant_id: str | None
+    username: str
+    name: str
+    role: str
+    team_id: str | None
+    team_name: str | None
+    supervised_teams: list[str]
+    permissions: list[str]
+    must_change_password: bool
+
+
+class SignedIn(Answer, frozen=True, kw_only=True):
+    """A session: `accessToken` is good for `expiresIn` seconds, `refreshToken` for one use at /auth/refresh."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    user: Profile
+
+
+class Ticket(Answer, frozen=True, kw_only=True):
+    """What opens one WebSocket within `expiresIn` seconds."""
+
+    ticket: str
+    expires_in: int
+
+
+class Me(Answer, frozen=True, kw_only=True):
+    """Who asks: a user, or an API key with its scopes as `permissions`."""
+
+    kind: Literal["user", "api_key"]
+    permissions: list[str]
+    user: Profile | None
+    tenant: Tenant | None
+
+
+class LoginTicket(msgspec.Struct, frozen=True, tag="login"):
+    """Names the login under which a page may open its socket."""
+
+    login_id: str
+    user_id: str
+
+
+class PhoneTicket(msgspec.Struct, frozen=True, tag="phone"):
+    """Names the device token with which a phone may open its socket, by its digest: unbinding voids it too."""
+
+    token_hash: bytes
+
+
+class Auth:
+    """The one place where a credential becomes an Identity."""
+
+    def __init__(self, database: Database, live: Live, relay: Relay, passwords: Passwords, config: Config) -> None:
+        self._database = database
+        self._live = live
+        self._relay = relay
+        self._passwords = passwords
+        self._config = config
+        self._access_tokens = AccessTokens(config.secret_key, config.access_token_ttl)
+
+    async def authenticate(self, headers: Mapping[str, str]) -> Identity:
+        """Return who asks over HTTP: by access token, API key, or device token with X-Device-Id.
+
+        Raises UNAUTHENTICATED, TOKEN_EXPIRED, DEVICE_UNBOUND, ACCOUNT_DISABLED, TENANT_SUSPENDED.
+        """
+        token = _bearer(headers)
+        if token is None:
+            raise DialdeskError("UNAUTHENTICATED")
+        async with self._database.connection() as connection:
+            if token.startswith("ddk_"):
+                return await _by_api_key(connection, token)
+            if token.startswith("ddp_"):
+                return await _by_device_token(connection, digest(token), headers.get("x-device-id", ""))
+            return await _by_login(connection, self._access_tokens.read(token))
+
+    async def authenticate_socket(
+        self, headers: Mapping[str, str], query: Mapping[str, str], kind: Literal["phone", "agent"]
+    ) -> Identity:
+        """Return who opens a socket for phones or agents: by `?ticket=`, or by header as over HTTP.
+
+        Raises what `authenticate` does, PASSWORD_CHANGE_REQUIRED, FORBIDDEN for who has no tenant, and UNAVAILABLE
+        where Redis, which knows the tickets, is away.
+        """
+        ticket = query.get("ticket")
+        if ticket is not None and _bearer(headers) is None:
+            identity = await self._by_ticket(ticket)
+        else:
+            identity = await self.authenticate(headers)
+        if identity.kind != {"phone": "phone", "agent": "user"}[kind]:
+            raise DialdeskError("UNAUTHENTICATED")
+        if identity.must_change_password:
+            raise DialdeskError("PASSWORD_CHANGE_REQUIRED")
+        if not identity.tenant_id:
+            raise DialdeskError("FORBIDDEN", permission="calls.read")
+        return identity
+
+    async def slow_down(self, ip: str | None) -> None:
+        """Count one sign-in or bind from an address. Raises RATE_LIMITED with `retryAfter`, in whole seconds.
+
+        Without Redis everybody passes: the lock-out of accounts, which is in PostgreSQL, still holds.
+        """
+        try:
+            wait = await self._live.allow(f"sign-in:{_neighbourhood(ip)}", self._config.login_rate, 60)
+        except DialdeskError as error:
+            log.warning("sign-in rate not limited", cause=repr(error.__cause__))
+            return
+        if wait is not None:
+            raise DialdeskError("RATE_LIMITED", retryAfter=max(1, round(wait)))
+
+    async def login(self, body: LoginRequest, request: RequestInfo) -> SignedIn:
+        """Sign in with user name and password."""
+        await self.slow_down(request.ip)
+        attempt = await self._right_password(body.username, body.password, request)
+        better_hash = await self._passwords.improve(attempt.password_hash, body.password)
+        async with self._database.transaction() as connection:
+            if not await credentials.give_back_attempts(
+                connection, attempt.user_id, attempt.password_hash, better_hash
+            ):
+                raise DialdeskError("BAD_CREDENTIALS")
+            return await self._open(connection, attempt.user_id, attempt.tenant_id, request)
+
+    async def refresh(self, body: RefreshRequest, request: RequestInfo) -> SignedIn:
+        """Get a new access token, and the refresh token to use next time."""
+        used = digest(body.refresh_token)
+        async with self._database.transaction() as connection:
+            login_id = await credentials.spend_refresh_token(connection, used)
+            if login_id is not None:
+                user_id = await credentials.extend_login(connection, login_id, self._config.refresh_token_ttl)
+                if user_id is None:
+                    raise DialdeskError("UNAUTHENTICATED")
+                identity = await _by_login(connection, AccessClaims(user_id, login_id))
+                return await self._signed_in(connection, identity)
+            login_id = await credentials.login_of_refresh_token(connection, used)
+            if login_id is None:
+                raise DialdeskError("UNAUTHENTICATED")
+            ended = await credentials.end_login(connection, login_id, "refresh_reused")
+            if ended is None:
+                raise DialdeskError("REFRESH_REUSED")
+            user_id, tenant_id = ended
+            actor = Actor(kind="system", id="auth", tenant_id=tenant_id, ip=request.ip, request_id=request.id)
+            await audit.record(connection, actor, "revoke", "login", login_id, reason="refresh_reused")
+            nodes = await credentials.pages_of_user(connection, user_id)
+        self._relay.close_agent(nodes, user_id, CloseCode.UNBOUND, "refresh token reused", login_id)
+        raise DialdeskError("REFRESH_REUSED")
+
+    async def logout(self, identity: Identity) -> Done:
+        """Sign out: this session's tokens are void and its pages' sockets close."""
+        user_id, login_id = _session_of(identity)
+        async with self._database.transaction() as connection:
+            await credentials.end_login(connection, login_id, "logout")
+            nodes = await credentials.pages_of_user(connection, user_id)
+        self._relay.close_agent(nodes, user_id, CloseCode.UNBOUND, "signed out", login_id)
+        return Done()
+
+    async def change_password(self, identity: Identity, body: PasswordRequest, request: RequestInfo) -> Done:
+        """Change one's own password, which signs out one's other sessions."""
+        user_id, login_id = _session_of(identity)
+        async with self._database.connection() as connection:
+            user = await _user(connection, identity)
+        self._passwords.demand_strength(body.new_password, user.username)
+        if body.new_password == body.old_password:
+            raise DialdeskError("INVALID_FIELD", reason="newPassword must differ from oldPassword")
+        attempt = await self._right_password(user.username, body.old_password, request)
+        new_hash = await self._passwords.hash(body.new_password)
+        async with self._database.transaction() as connection:
+            if not await credentials.change_password(connection, user_id, attempt.password_hash, new_hash):
+                raise DialdeskError("BAD_CREDENTIALS")
+            others = await credentials.end_logins(connection, user_id, "password_changed", but=login_id)
+            await audit.record(connection, actor_of(identity, request), "change_password", "user", user_id)
+            nodes = await credentials.pages_of_user(connection, user_id)
+        for other in others:
+            self._relay.close_agent(nodes, user_id, CloseCode.UNBOUND, "password changed", other)
+        return Done()
+
+    async def exchange(self, identity: Identity, body: ExchangeRequest, request: RequestInfo) -> SignedIn:
+        """Become an agent by API key: a session for a page that a CRM embeds, without a second sign-in."""
+        async with self._database.transaction() as connection:
+            return await self._open_for_key(connection, identity, body.user_id, request)
+
+    async def ws_ticket(self, body: TicketRequest, request: RequestInfo) -> Ticket:
+        """Get a ticket that opens one WebSocket where headers cannot be set."""
+        identity = await self.authenticate(request.headers)
+        if identity.kind == "phone":
+            assert (token := _bearer(request.headers)) is not None
+            return await self._ticket(PhoneTicket(digest(token)))
+        if identity.kind == "user" and body.user_id in {None, identity.id}:
+            return await self._ticket(LoginTicket(*reversed(_session_of(identity))))
+        identity.require(EXCHANGE)
+        if body.user_id is None:
+            raise DialdeskError("INVALID_FIELD", reason="userId says whose ticket it is")
+        async with self._database.transaction() as connection:
+            session = await self._open_for_key(connection, identity, body.user_id, request)
+        claims = self._access_tokens.read(session.access_token)
+        return await self._ticket(LoginTicket(claims.login_id, claims.user_id))
+
+    async def me(self, identity: Identity) -> Me:
+        """Tell who asks, with the tenant whose choices an agent's page offers."""
+        async with self._database.connection() as connection:
+            tenant = await accounts.find_tenant(connection, identity.tenant_id) if identity.tenant_id else None
+            user = await _user(connection, identity) if identity.kind == "user" else None
+        return Me(
+            kind="api_key" if user is None else "user",
+            permissions=sorted(identity.permissions),
+            user=None if user is None else _profile(user, identity),
+            tenant=tenant,
+        )
+
+    async def mint(self, tenant_id: str | None, user_id: str) -> str:
+        """Return an access token for a user by a login of its own; for operators, who hold the database anyway.
+
+        Raises NOT_FOUND, ACCOUNT_DISABLED, TENANT_SUSPENDED.
+        """
+        async with self._database.transaction() as connection:
+            if await accounts.find_user(connection, tenant_id, user_id, lock=True) is None:
+                raise DialdeskError("NOT_FOUND", what="user")
+            login_id = await credentials.open_login(connection, user_id, self._config.access_token_ttl)
+            claims = AccessClaims(user_id, login_id)
+            await _by_login(connection, claims)
+            actor = Actor(kind="system", id="cli", tenant_id=tenant_id)
+            await audit.record(connection, actor, "login", "user", user_id, after={"login": login_id})
+        return self._access_tokens.mint(claims)
+
+    async def _right_password(self, username: str, password: str, request: RequestInfo) -> Attempt:
+        """Return the attempt that was right. Raises BAD_CREDENTIALS or ACCOUNT_LOCKED.
+
+        The attempt is counted before the password is looked at: however many guess at once, no more than
+        `login_attempts` of them are looked at.
+        """
+        async with self._database.connection() as connection:
+            attempt = await credentials.take_attempt(
+                connection, username, self._config.login_attempts, self._config.login_lockout
+            )
+            locked_until = None if attempt else await credentials.locked_until(connection, username)
+        if locked_until is not None:
+            raise DialdeskError("ACCOUNT_LOCKED", until=rfc3339(locked_until))
+        if await self._passwords.check(attempt.password_hash if attempt else None, password) and attempt:
+            return attempt
+        if attempt and attempt.locks_until:
+            actor = Actor(
+                kind="system", id="auth", tenant_id=attempt.tenant_id, ip=request.ip, request_id=request.id
+            )
+            async with self._database.connection() as connection:
+                after = {"lockedUntil": rfc3339(attempt.locks_until)}
+                await audit.record(connection, actor, "lock", "user", attempt.user_id, after=after)
+        raise DialdeskError("BAD_CREDENTIALS")
+
+    async def _open_for_key(
+        self, connection: Connection, identity: Identity, user_id: str, request: RequestInfo
+    ) -> SignedIn:
+        """Open an agent's login by API key: never of somebody who administers, or the key would become its maker."""
+        if not await credentials.hold_api_key(connection, identity.tenant_id, identity.id):
+            raise DialdeskError("UNAUTHENTICATED")
+        if await accounts.find_user(connection, identity.tenant_id, user_id, lock=True) is None:
+            raise DialdeskError("NOT_FOUND", what="user")
+        return await self._open(connection, user_id, identity.tenant_id, request, key=identity)
+
+    async def _open(
+        self,
+        connection: Connection,
+        user_id: str,
+        tenant_id: str | None,
+        request: RequestInfo,
+        key: Identity | None = None,
+    ) -> SignedIn:
+        """Open a login of a user whose row is locked, so that nobody disables it at the same time unseen."""
+        login_id = await credentials.open_login(
+            connection,
+            user_id,
+            self._config.refresh_token_ttl,
+            ip=request.ip,
+            user_agent=request.user_agent,
+            api_key_id=key.id if key else None,
+        )
+        identity = await _by_login(connection, AccessClaims(user_id, login_id))
+        if key is not None and identity.reach not in {"own", "teams"}:
+            raise DialdeskError("FORBIDDEN", permission=EXCHANGE)
+        actor = actor_of(key or identity, request)
+        await audit.record(connection, actor, "exchange" if key else "login", "user", user_id, after={"login": login_id})
+        return await self._signed_in(connection, identity)
+
+    async def _signed_in(self, connection: Connection, identity: Identity) -> SignedIn:
+        user_id, login_id = _session_of(identity)
+        refresh_token = new_token("ddr")
+        await credentials.add_refresh_token(connection, login_id, digest(refresh_token))
+        return SignedIn(
+            access_token=self._access_tokens.mint(AccessClaims(user_id, login_id)),
+            refresh_token=refresh_token,
+            expires_in=self._access_tokens.ttl,
+            user=_profile(await _user(connection, identity), identity),
+        )
+
+    async def _ticket(self, value: LoginTicket | PhoneTicket) -> Ticket:
+        ttl = self._config.ticket_ttl
+        return Ticket(ticket=await self._live.put_ticket(msgspec.json.encode(value), ttl), expires_in=round(ttl))
+
+    async def _by_ticket(self, ticket: str) -> Identity:
+        value = await self._live.take_ticket(ticket)
+        if value is None:
+            raise DialdeskError("UNAUTHENTICATED")
+        async with self._database.connection() as connection:
+            match msgspec.json.decode(value, type=LoginTicket | PhoneTicket):
+                case LoginTicket(login_id, user_id):
+                    return await _by_login(connection, AccessClaims(user_id, login_id))
+                case PhoneTicket(token_hash):
+                    return await _by_device_token(connection, token_hash, None)
+
+
+def actor_of(identity: Identity, request: RequestInfo) -> Actor:
+    """Return who stands in the audit log for what this request changes in the identity's own tenant."""
+    return Actor(
+        kind=identity.kind, id=identity.id, tenant_id=identity.tenant_id or None, ip=request.ip, request_id=request.id
+    )
+
+
+async def _by_login(connection: Connection, claims: AccessClaims) -> Identity:
+    login = await credentials.find_login(connection, claims.login_id, claims.user_id)
+    if login is None:
+        raise DialdeskError("UNAUTHENTICATED")
+    if login.disabled:
+        raise DialdeskError("ACCOUNT_DISABLED")
+    if login.suspended:
+        raise DialdeskError("TENANT_SUSPENDED")
+    if login.over:
+        raise DialdeskError("UNAUTHENTICATED")
+    return Identity(
+        kind="user",
+        id=login.user_id,
+        tenant_id=login.tenant_id or "",
+        user_id=login.user_id,
+        role=login.role,
+        reach=login.reach,
+        teams=login.teams,
+        permissions=login.permissions,
+        login_id=claims.login_id,
+        must_change_password=login.must_change_password,
+    )
+
+
+async def _by_api_key(connection: Connection, token: str) -> Identity:
+    key = await credentials.find_api_key(connection, digest(token)) if api_keys.is_whole(token) else None
+    if key is None or key.over:
+        raise DialdeskError("UNAUTHENTICATED")
+    if key.suspended:
+        raise DialdeskError("TENANT_SUSPENDED")
+    return Identity(kind="api_key", id=key.id, tenant_id=key.tenant_id, reach="tenant", permissions=key.scopes)
+
+
+async def _by_device_token(connection: Connection, token_hash: bytes, device_id: str | None) -> Identity:
+    """A ticket (`device_id` None) was given to a phone that had named itself."""
+    phone = await credentials.find_phone(connection, token_hash)
+    if phone is None:
+        raise DialdeskError("DEVICE_UNBOUND")
+    if device_id is not None and device_id not in {phone.hardware_id, phone.id}:
+        raise DialdeskError("UNAUTHENTICATED")
+    if phone.disabled:
+        raise DialdeskError("ACCOUNT_DISABLED")
+    if phone.suspended:
+        raise DialdeskError("TENANT_SUSPENDED")
+    return Identity(kind="phone", id=phone.id, tenant_id=phone.tenant_id, user_id=phone.user_id)
+
+
+async def _user(connection: Connection, identity: Identity) -> User:
+    user = await accounts.find_user(connection, identity.tenant_id or None, identity.id)
+    assert user is not None
+    return user
+
+
+def _profile(user: User, identity: Identity) -> Profile:
+    return Profile(
+        id=user.id,
+        tenant_id=user.tenant_id,
+        username=user.username,
+        name=user.name,
+        role=user.role,
+        team_id=user.team_id,
+        team_name=user.team_name,
+        supervised_teams=user.supervised_teams,
+        permissions=sorted(identity.permissions),
+        must_change_password=identity.must_change_password,
+    )
+
+
+def _session_of(identity: Identity) -> tuple[str, str]:
+    """The user and the login of an identity that came by one. Raises UNAUTHENTICATED for others."""
+    if identity.user_id is None or identity.login_id is None:
+        raise DialdeskError("UNAUTHENTICATED")
+    return identity.user_id, identity.login_id
+
+
+def _bearer(headers: Mapping[str, str]) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _neighbourhood(ip: str | None) -> str:
+    """What counts as one address: for IPv6 the /64, of which any one machine has all 2^64."""
+    if ip is None or "." in ip:
+        return ip or "unknown"
+    try:
+        return str(ipaddress.ip_network((ip, 64), strict=False))
+    except ValueError:
+        return ip

@@ -1,0 +1,581 @@
+"""dial · hang_up · apply: the one door by which a call comes to be and changes (house.md, "One dial, file by file")."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, assert_never
+
+import msgspec
+import structlog
+
+from protocol.call import (
+    AlreadyThere,
+    CallState,
+    End,
+    Evidence,
+    HangupCause,
+    Illegal,
+    Moved,
+    Outcome,
+    Progress,
+    Status,
+    advance,
+)
+from protocol.errors import DialdeskError
+from protocol.identifiers import new_call_id
+from protocol.messages import (
+    CallConnected,
+    CallDialing,
+    CallEnd,
+    CallEnded,
+    CallProgress,
+    CallRinging,
+    CallStatus,
+    CancelDial,
+    Dial,
+    DialCommand,
+    HangUp,
+    Id,
+    PeerClock,
+    encode_data,
+    encode_raw,
+    new_message_id,
+)
+from protocol.phone_number import dialable, mask, normalize
+from protocol.timestamps import epoch_ms, from_epoch_ms
+from server import routing
+from server.config import Config
+from server.http import Answer, AppBody, Body
+from server.identity import Identity
+from server.relay import Relay
+from server.telemetry import Metrics
+from storage import calls
+from storage.calls import Explanation, NewCall, Source, StoredCall
+from storage.database import Connection, Database, Duplicate
+from storage.events import Emitted
+from storage.idempotency import Once
+
+log = structlog.get_logger()
+
+Short = Annotated[str, msgspec.Meta(max_length=128)]
+
+CUSTOM_DATA_BOUND = 4096
+"""Bytes of JSON a CRM may hang on a call."""
+
+_RACES = 8
+"""How often a change that lost a race is judged again; each loss means that somebody else moved the call."""
+
+
+class DialRequest(Body, frozen=True, kw_only=True):
+    """A call to make. `customerId` alone suffices for a customer that is known here.
+
+    `customerId`, `orderId`, `externalId` and `customData` come back in every event and record of the call. `deviceId`
+    names one of the agent's phones, else the default is used. `userId` dials for another agent (scope calls.dial_for).
+    """
+
+    customer_phone: Annotated[str, msgspec.Meta(max_length=40)] | None = None
+    customer_id: Short | None = None
+    customer_name: Short | None = None
+    call_method: Literal["mobile", "cloud"] | None = None
+    line_id: Short | None = None
+    order_id: Short | None = None
+    external_id: Short | None = None
+    custom_data: dict[str, Any] | None = None
+    device_id: Short | None = None
+    user_id: Short | None = None
+
+
+class DialAnswer(Answer, frozen=True, kw_only=True):
+    """The call is committed; what becomes of it arrives as events."""
+
+    call_id: str
+    message: str = "拨号指令已发送到工作手机"
+
+
+class HangUpRequest(Body, frozen=True, kw_only=True):
+    """Which call to end."""
+
+    call_id: Id
+
+
+class HangUpAnswer(Answer, frozen=True, kw_only=True):
+    """The wish is committed. The call ends when its phone says so."""
+
+
+class AppStatus(AppBody, frozen=True, kw_only=True):
+    """CALL_STATUS over HTTP (seed 003 §5.5); `messageId` is the one of the socket, so that either may repeat."""
+
+    call_id: Id
+    status: Literal["calling", "ringing", "connected", "ended"]
+    timestamp: PeerClock | None = None
+    evidence: Evidence | None = None
+    message_id: Id | None = None
+
+
+class AppEnd(AppBody, frozen=True, kw_only=True):
+    """CALL_END over HTTP (seed 003 §5.5)."""
+
+    call_id: Id
+    status: Outcome
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    duration: float | None = None
+    hangup_cause: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    evidence: Evidence | None = None
+    has_recording: bool | None = None
+    recording_size: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
+    message_id: Id | None = None
+
+
+StatusBatch = Annotated[list[AppStatus], msgspec.Meta(min_length=1, max_length=500)]
+EndBatch = Annotated[list[AppEnd], msgspec.Meta(min_length=1, max_length=500)]
+
+
+class ReportResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What became of one report: committed, or refused for good (`retry` false), or to be sent again."""
+
+    call_id: str
+    accepted: bool
+    message_id: str | None = None
+    code: str | None = None
+    retry: bool | None = None
+
+
+class ReportsAnswer(Answer, frozen=True, kw_only=True):
+    """A result for each report, in their order."""
+
+    results: list[ReportResult]
+
+
+class Calls:
+    """The life of calls. Every method commits before it tells anybody."""
+
+    def __init__(self, database: Database, relay: Relay, metrics: Metrics, config: Config) -> None:
+        self._database = database
+        self._relay = relay
+        self._metrics = metrics
+        self._config = config
+
+    # --- asked by agents ----------------------------------------------------------------------------------------------
+
+    async def dial(self, identity: Identity, body: DialRequest, once: Once) -> DialAnswer:
+        """Start a call on the agent's work phone.
+
+        Refused at once, with nothing left behind, by INVALID_PHONE, NO_DEVICE, DEVICE_OFFLINE, DEVICE_BUSY, NO_LINE,
+        NOT_FOUND, FORBIDDEN.
+        """
+        try:
+            answer = await self._dial(identity, body, once)
+        except DialdeskError as error:
+            self._metrics.dials.labels(error.code).inc()
+            raise
+        self._metrics.dials.labels("accepted").inc()
+        return answer
+
+    async def dial_message(self, identity: Identity, message: Dial, message_id: str) -> str:
+        """DIAL on the agent's socket: the same as the request, its message id being the key. Returns the call id."""
+        identity.require("calls.dial")
+        digest = hashlib.sha256(encode_data(message)).digest()
+        once = Once(identity.tenant_id, identity.id, "Calls.dial", message_id, digest)
+        request = DialRequest(**msgspec.structs.asdict(message))
+        answer = await once.run(self._database, lambda: self.dial(identity, request, once))
+        return msgspec.json.decode(answer, type=DialAnswer).call_id
+
+    async def hang_up(self, identity: Identity, body: HangUpRequest) -> HangUpAnswer:
+        """End a call, or keep it from being dialled; a call that has ended is a success.
+
+        Raises HANGUP_UNSUPPORTED where the handset cannot be hung up from here and has been told to dial already.
+        """
+        await self._hang_up(identity, body.call_id)
+        return HangUpAnswer()
+
+    async def hang_up_message(self, identity: Identity, message: HangUp) -> None:
+        """HANGUP on the agent's socket."""
+        identity.require("calls.control")
+        await self._hang_up(identity, message.call_id)
+
+    # --- said by phones -----------------------------------------------------------------------------------------------
+
+    async def apply(self, tenant_id: str, device_id: str, message_id: str, report: CallStatus | CallEnd) -> None:
+        """Commit what a phone says of a call. When this returns, the report may be acknowledged.
+
+        A repeat changes nothing. Raises NOT_FOUND for a call whose command did not go to this phone (`retry` false: the
+        phone drops it), UNAVAILABLE or CALL_CHANGED where it is to be sent again.
+        """
+        said = encode_data(report)
+        for _ in range(_RACES):
+            async with self._database.connection() as connection:
+                call = await calls.read(connection, tenant_id, report.call_id, message_id)
+                if call is None or call.device_id != device_id:
+                    raise DialdeskError("NOT_FOUND", what="call")
+                if call.seen:
+                    self._metrics.reports.labels("repeated").inc()
+                    return
+                why = Explanation(source="phone", kind=report.type, effect="none", data=said, message_id=message_id)
+                if await self._settle(connection, call, _event_of(report, call), why):
+                    return
+        raise DialdeskError("CALL_CHANGED")
+
+    async def report_status(self, identity: Identity, body: StatusBatch | AppStatus) -> ReportsAnswer:
+        """Take CALL_STATUS from an app over HTTP, one or a batch after an offline spell."""
+        reports = body if isinstance(body, list) else [body]
+        return ReportsAnswer(results=[await self._take(identity, report) for report in reports])
+
+    async def report_end(self, identity: Identity, body: EndBatch | AppEnd) -> ReportsAnswer:
+        """Take CALL_END from an app over HTTP, one or a batch after an offline spell."""
+        reports = body if isinstance(body, list) else [body]
+        return ReportsAnswer(results=[await self._take(identity, report) for report in reports])
+
+    async def ack(self, device_id: str, command_id: str) -> None:
+        """A phone has a command on its disk."""
+        async with self._database.connection() as connection:
+            await calls.ack(connection, command_id, device_id)
+
+    # --- found by the server ------------------------------------------------------------------------------------------
+
+    async def reap(self, tenant_id: str, call_id: str) -> None:
+        """Close a call that has stood still for too long: its outcome is unknown until a late truth corrects it."""
+        for _ in range(_RACES):
+            async with self._database.connection() as connection:
+                call = await calls.read(connection, tenant_id, call_id)
+                if call is None or call.reap_at is None or call.reap_at > call.now:
+                    return
+                expired = call.state.status is Status.PENDING and call.never_acked
+                cause = HangupCause.EXPIRED if expired else HangupCause.LOST
+                if await self._close(connection, call, cause, "reaper", f"{call.state.status} for too long"):
+                    return
+
+    async def disown(self, tenant_id: str, call_id: str) -> None:
+        """Close a call that its phone, back after a long absence, does not know of any more."""
+        for _ in range(_RACES):
+            async with self._database.connection() as connection:
+                call = await calls.read(connection, tenant_id, call_id)
+                if call is None or call.state.status is Status.ENDED:
+                    return
+                if await self._close(connection, call, HangupCause.LOST, "reaper", "the phone does not know the call"):
+                    return
+
+    async def close_lost(
+        self, connection: Connection, tenant_id: str, device_ids: Sequence[str], reason: str
+    ) -> list[Emitted]:
+        """End the living calls of phones that are being unbound, inside the caller's transaction.
+
+        The caller announces what this returns after its commit.
+        """
+        emitted = []
+        for call_id in await calls.living_of(connection, tenant_id, device_ids):
+            call = await calls.read(connection, tenant_id, call_id)
+            assert call is not None
+            state, why, tell = self._lost(call, HangupCause.LOST, "server", reason)
+            event = await calls.change(connection, call, state, None, why, tell)
+            assert event is not None
+            emitted.append(event)
+        return emitted
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def _dial(self, identity: Identity, request: DialRequest, once: Once) -> DialAnswer:
+        user_id = self._agent_of(identity, request)
+        async with self._database.connection() as connection:
+            agent = await calls.context(
+                connection, identity.tenant_id, user_id, identity.only_user, identity.only_teams
+            )
+            if agent is None:
+                raise DialdeskError("NOT_FOUND", what="agent")
+            if agent.disabled:
+                raise DialdeskError("ACCOUNT_DISABLED")
+            if (request.call_method or agent.call_method) == "cloud":
+                raise DialdeskError("NO_LINE")
+            number, name = await self._customer_of(connection, identity.tenant_id, request)
+            number = normalize(number, agent.region)
+            phone = routing.choose(agent.phones, asked=request.device_id, default=agent.default_device_id)
+
+            answer = DialAnswer(call_id=new_call_id())
+            command_id = new_message_id()
+            expiry = self._config.dial_expiry if phone.capabilities.auto_dial else self._config.dial_expiry_tapped
+            expires_at = agent.now + timedelta(seconds=expiry)
+            command = encode_data(
+                DialCommand(
+                    call_id=answer.call_id,
+                    customer_phone=dialable(number, agent.region),
+                    customer_name=name,
+                    customer_id=request.customer_id,
+                    order_id=request.order_id,
+                    expires_at=epoch_ms(expires_at),
+                )
+            )
+            call = NewCall(
+                id=answer.call_id,
+                tenant_id=identity.tenant_id,
+                user_id=user_id,
+                team_id=agent.team_id,
+                created_by=identity.id,
+                source=_source_of(identity),
+                device_id=phone.id,
+                customer_phone=number,
+                customer_id=request.customer_id,
+                customer_name=name,
+                order_id=request.order_id,
+                external_id=request.external_id,
+                custom_data=_bounded(request.custom_data),
+                command_id=command_id,
+                command=command,
+                expires_at=expires_at,
+                reap_after_expiry=self._config.reap_unreported,
+                resend_after=self._config.resend_after,
+            )
+            try:
+                dialled = await calls.dial(connection, call, once, answer)
+            except Duplicate as duplicate:
+                if duplicate.constraint == "call_live_device":
+                    raise DialdeskError("DEVICE_BUSY") from duplicate
+                raise
+        if dialled.refused is not None:
+            raise DialdeskError(dialled.refused)
+        log.info("dial", call_id=call.id, device_id=phone.id, user_id=user_id)
+        self._relay.to_phone(dialled.node, phone.id, encode_raw(DialCommand.type, command, command_id))
+        return answer
+
+    @staticmethod
+    def _agent_of(identity: Identity, request: DialRequest) -> str:
+        """For whom the call is made: the asker, or the agent that an API key names."""
+        if request.user_id is None or request.user_id == identity.user_id:
+            if identity.user_id is None:
+                raise DialdeskError("INVALID_FIELD", reason="userId: an API key must name the agent")
+            return identity.user_id
+        identity.require("calls.dial_for")
+        return request.user_id
+
+    @staticmethod
+    async def _customer_of(connection: Connection, tenant_id: str, request: DialRequest) -> tuple[str, str | None]:
+        if request.customer_phone:
+            return request.customer_phone, request.customer_name
+        if request.customer_id is None:
+            raise DialdeskError("INVALID_FIELD", reason="customerPhone is missing")
+        known = await calls.customer_phone(connection, tenant_id, request.customer_id)
+        if known is None:
+            raise DialdeskError("NOT_FOUND", what="customer")
+        number, name = known
+        return number, request.customer_name or name
+
+    async def _hang_up(self, identity: Identity, call_id: str) -> None:
+        async with self._database.connection() as connection:
+            call = await calls.visible(connection, identity.tenant_id, call_id, identity.only_user, identity.only_teams)
+            if call is None:
+                raise DialdeskError("NOT_FOUND", what="call")
+            if call.status is Status.ENDED or call.device_id is None:
+                return
+            if not call.can_hang_up and call.status is not Status.PENDING:
+                raise DialdeskError("HANGUP_UNSUPPORTED")
+            command = encode_data(CancelDial(call_id=call_id, reason="hangup"))
+            command_id = new_message_id()
+            committed = await calls.cancel(
+                connection,
+                identity.tenant_id,
+                call_id,
+                command_id,
+                command,
+                _source_of(identity),
+                identity.id,
+                self._config.resend_after,
+            )
+        if committed:
+            log.info("hang up", call_id=call_id, device_id=call.device_id)
+            self._relay.to_phone(call.node, call.device_id, encode_raw(CancelDial.type, command, command_id))
+
+    async def _take(self, identity: Identity, report: AppStatus | AppEnd) -> ReportResult:
+        said = _said(report)
+        # An app of the seed's form sends no id: what it says is then its id, so that a repeat is still a repeat.
+        message_id = report.message_id or f"said_{hashlib.sha256(encode_data(said)).hexdigest()[:32]}"
+        try:
+            await self.apply(identity.tenant_id, identity.id, message_id, said)
+        except DialdeskError as error:
+            return ReportResult(
+                call_id=report.call_id,
+                message_id=report.message_id,
+                accepted=False,
+                code=error.code,
+                retry=error.retry,
+            )
+        return ReportResult(call_id=report.call_id, message_id=report.message_id, accepted=True)
+
+    async def _settle(self, connection: Connection, call: StoredCall, event: Progress | End, why: Explanation) -> bool:
+        """Advance the call by one event; False where somebody else moved it first, and it must be judged again."""
+        match advance(call.state, event, call.now):
+            case Moved(state, enriched):
+                why = msgspec.structs.replace(why, effect="enriched" if enriched else "moved")
+                tell = _telling(call, state, event, enriched=enriched)
+                try:
+                    emitted = await calls.change(connection, call, state, self._reap_at(call, state), why, tell)
+                except Duplicate:
+                    return False  # a twin of this report was committed a moment ago: judged again, it will be seen
+                if emitted is None:
+                    return False
+                self._relay.announce([emitted])
+                if state.status is Status.ENDED and not enriched:
+                    self._metrics.calls_ended.labels(str(state.outcome), str(state.closed_by)).inc()
+            case AlreadyThere():
+                await calls.note(connection, call, why)
+            case Illegal():
+                why = msgspec.structs.replace(why, effect="illegal")
+                await calls.note(connection, call, why)
+        self._metrics.reports.labels(why.effect).inc()
+        return True
+
+    async def _close(
+        self, connection: Connection, call: StoredCall, cause: HangupCause, source: Source, reason: str
+    ) -> bool:
+        state, why, tell = self._lost(call, cause, source, reason)
+        emitted = await calls.change(connection, call, state, None, why, tell)
+        if emitted is None:
+            return False
+        log.info("call closed", call_id=call.id, cause=cause, reason=reason)
+        self._relay.announce([emitted])
+        self._metrics.calls_ended.labels(str(state.outcome), str(state.closed_by)).inc()
+        return True
+
+    @staticmethod
+    def _lost(
+        call: StoredCall, cause: HangupCause, source: Source, reason: str
+    ) -> tuple[CallState, Explanation, CallEnded]:
+        end = End(
+            outcome=Outcome.UNKNOWN,
+            at=call.now,
+            by="reaper" if source == "reaper" else "server",
+            evidence=Evidence.SERVER,
+            cause=cause,
+        )
+        moved = advance(call.state, end, call.now)
+        assert isinstance(moved, Moved)
+        said = msgspec.json.encode({"cause": cause, "reason": reason})
+        why = Explanation(source=source, kind="CLOSED", effect="moved", data=said)
+        return moved.state, why, _ended(call, moved.state, enriched=False)
+
+    def _reap_at(self, call: StoredCall, state: CallState) -> datetime | None:
+        """When the call has stood still for too long. A phone that cannot see an answer says `calling` for as long as
+        people talk, so only one that can is held to the time of ringing."""
+        match state.status:
+            case Status.ENDED:
+                return None
+            case Status.PENDING:
+                return call.reap_at
+            case Status.CALLING | Status.RINGING if call.capabilities.answer_signal:
+                return (state.dialing_at or call.now) + timedelta(seconds=self._config.reap_ringing)
+            case Status.CALLING | Status.RINGING | Status.CONNECTED:
+                return call.now + timedelta(seconds=self._config.reap_talk)
+            case _:
+                assert_never(state.status)
+
+
+def _said(report: AppStatus | AppEnd) -> CallStatus | CallEnd:
+    """Read a report over HTTP as the message it stands for; the seed's status `ended` is an end without an outcome."""
+    if isinstance(report, AppEnd):
+        fields = msgspec.structs.asdict(report)
+        del fields["message_id"]
+        return CallEnd(**fields)
+    if report.status == "ended":
+        at = None if report.timestamp is None else from_epoch_ms(report.timestamp, datetime.now(UTC))
+        return CallEnd(call_id=report.call_id, status=Outcome.UNKNOWN, end_time=at, evidence=report.evidence)
+    return CallStatus(
+        call_id=report.call_id, status=report.status, timestamp=report.timestamp, evidence=report.evidence
+    )
+
+
+def _event_of(report: CallStatus | CallEnd, call: StoredCall) -> Progress | End:
+    """Read a phone's words as an event; its clock is only ever a claim."""
+    match report:
+        case CallStatus():
+            at = call.now if report.timestamp is None else from_epoch_ms(report.timestamp, call.now)
+            return Progress(Status(report.status), at, report.evidence or Evidence.ASSUMED)
+        case CallEnd():
+            cause, raw = _cause_of(report.hangup_cause)
+            return End(
+                outcome=report.status,
+                at=_aware(report.end_time) or call.now,
+                by="phone",
+                evidence=report.evidence or Evidence.ASSUMED,
+                started_at=_aware(report.start_time),
+                duration=None if report.duration is None else round(min(max(report.duration, -1.0), 1e9)),
+                cause=cause,
+                raw_cause=raw,
+                has_recording=report.has_recording,
+                recording_size=report.recording_size,
+            )
+        case _:
+            assert_never(report)
+
+
+def _cause_of(said: str | None) -> tuple[HangupCause | None, str | None]:
+    """A cause we know, or UNKNOWN with the word as it was said."""
+    if said is None:
+        return None, None
+    try:
+        return HangupCause(said), None
+    except ValueError:
+        return HangupCause.UNKNOWN, said
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    """A phone that tells no offset means UTC, as the seed's examples do."""
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+_PROGRESS: dict[Status, type[CallProgress]] = {
+    Status.CALLING: CallDialing,
+    Status.RINGING: CallRinging,
+    Status.CONNECTED: CallConnected,
+}
+
+
+def _telling(call: StoredCall, state: CallState, event: Progress | End, *, enriched: bool) -> CallProgress | CallEnded:
+    if state.status is Status.ENDED:
+        return _ended(call, state, enriched=enriched)
+    return _PROGRESS[state.status](
+        call_id=call.id,
+        at=epoch_ms(call.now),
+        evidence=event.evidence,
+        source="phone",
+        customer_phone=mask(call.customer_phone),
+        customer_name=call.customer_name,
+        customer_id=call.customer_id,
+        order_id=call.order_id,
+        external_id=call.external_id,
+        custom_data=call.custom_data,
+        device_id=call.device_id,
+    )
+
+
+def _ended(call: StoredCall, state: CallState, *, enriched: bool) -> CallEnded:
+    assert state.outcome is not None
+    assert state.hangup_cause is not None
+    return CallEnded(
+        call_id=call.id,
+        at=epoch_ms(call.now),
+        status=state.outcome,
+        hangup_cause=state.hangup_cause,
+        closed_by=str(state.closed_by),
+        evidence=state.evidence or Evidence.SERVER,
+        customer_phone=mask(call.customer_phone),
+        duration=state.duration,
+        has_recording=state.has_recording,
+        enriched=enriched,
+        customer_name=call.customer_name,
+        customer_id=call.customer_id,
+        order_id=call.order_id,
+        external_id=call.external_id,
+        custom_data=call.custom_data,
+        device_id=call.device_id,
+    )
+
+
+def _source_of(identity: Identity) -> Source:
+    return "api" if identity.kind == "api_key" else "agent"
+
+
+def _bounded(custom_data: dict[str, Any] | None) -> bytes | None:
+    if custom_data is None:
+        return None
+    encoded = msgspec.json.encode(custom_data)
+    if len(encoded) > CUSTOM_DATA_BOUND:
+        raise DialdeskError("INVALID_FIELD", reason=f"customData is larger than {CUSTOM_DATA_BOUND} bytes")
+    return encoded

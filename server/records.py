@@ -1,0 +1,689 @@
+"""Calls as they are read: one, lists, statistics, and the agent's record of each (seed 003 §1.2, §5.3, §6.4).
+
+Nothing here moves a call; `calls` does. Everybody reads within reach: an agent the own calls, a supervisor those of the
+teams, the others and API keys those of the tenant; a call out of reach does not exist. Numbers of customers are masked
+unless `customers.reveal` is held.
+"""
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import asyncpg
+import msgspec
+
+from protocol.call import RANK, Evidence, HangupCause, Outcome, Status
+from protocol.errors import DialdeskError, Language
+from protocol.messages import Id
+from protocol.phone_number import mask, normalize
+from protocol.timestamps import Instant, Timestamp, rfc3339
+from server.http import Answer, Body, Done, RequestInfo
+from server.identity import Identity
+from storage import records
+from storage.database import Connection, Database
+from storage.records import Key, Place, Reach, Wanted
+
+MOST_EVENTS = 200
+"""Events of a call that one answer shows."""
+MOST_ROWS = 10_000
+"""Rows of statistics in one answer; more is refused."""
+MOST_DAYS = 366
+"""Days that statistics may span."""
+
+Order = Literal["newest", "changed", "due", "unrecorded"]
+_ORDERED_BY: dict[Order, str] = {
+    "newest": "created_at",
+    "changed": "updated_at",
+    "due": "follow_up_next_at",
+    "unrecorded": "ended_at",
+}
+_ASSUMED = [evidence.value for evidence, rank in RANK.items() if rank <= RANK[Evidence.ASSUMED]]
+
+Method = Literal["mobile", "cloud", "sip"]
+CursorText = Annotated[str, msgspec.Meta(max_length=512)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
+# --- what is asked --------------------------------------------------------------------------------------------------
+
+
+class ListQuery(Body, frozen=True, kw_only=True):
+    """Which calls to list. `from` and `to` bound the time of the dial (from <= time < to); `outcome` may be repeated.
+
+    With `updatedSince` the list is a feed of changes, the oldest change first.
+    """
+
+    status: Status | None = None
+    outcome: tuple[Outcome, ...] = ()
+    call_method: Method | None = None
+    user_id: Id | None = None
+    team_id: Id | None = None
+    device_id: Id | None = None
+    customer_id: Id | None = None
+    customer_phone: Annotated[str, msgspec.Meta(max_length=40)] | None = None
+    order_id: Id | None = None
+    external_id: Id | None = None
+    from_: Instant | None = msgspec.field(default=None, name="from")
+    to: Instant | None = None
+    updated_since: Instant | None = None
+    cursor: CursorText | None = None
+    limit: Limit = 20
+
+
+class FollowUpsQuery(Body, frozen=True, kw_only=True):
+    """Which follow-ups: those due at `before`, by default now; of one agent where `userId` names one."""
+
+    before: Instant | None = None
+    user_id: Id | None = None
+    cursor: CursorText | None = None
+    limit: Limit = 20
+
+
+class UnrecordedQuery(Body, frozen=True, kw_only=True):
+    """Which calls without a record: of one agent where `userId` names one."""
+
+    user_id: Id | None = None
+    cursor: CursorText | None = None
+    limit: Limit = 20
+
+
+class FollowUpBody(Body, frozen=True, kw_only=True):
+    """The quick record after a call; what is left out is empty. `nextFollowUpAt` lies in the future."""
+
+    result: str | None = None
+    intention: str | None = None
+    note: Annotated[str, msgspec.Meta(max_length=2000)] | None = None
+    next_follow_up_at: Instant | None = None
+
+
+class StatisticsQuery(Body, frozen=True, kw_only=True):
+    """Which calls to count: made on the days `from` to `to`, both included, by default the last seven.
+
+    Days are the tenant's. `groupBy` may be given twice: a row for each pair.
+    """
+
+    from_: date | None = msgspec.field(default=None, name="from")
+    to: date | None = None
+    group_by: Annotated[tuple[Key, ...], msgspec.Meta(max_length=2)] = ("day",)
+    user_id: Id | None = None
+    team_id: Id | None = None
+    call_method: Method | None = None
+
+
+# --- what is answered -----------------------------------------------------------------------------------------------
+
+
+class CallStatusAnswer(Answer, frozen=True, kw_only=True):
+    """Where a call stands (seed 003 §5.3).
+
+    `startTime` is when the customer answered. `duration` is seconds of talk: so far while connected, in all once ended,
+    and null where nobody can tell.
+    """
+
+    call_id: str
+    status: Status
+    duration: int | None
+    start_time: Timestamp | None
+    end_time: Timestamp | None
+    outcome: Outcome | None
+    hangup_cause: HangupCause | None
+    evidence: Evidence | None
+    updated_at: Timestamp
+
+
+class FollowUp(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The agent's record of a call; `doneAt` tells that the next follow-up was made or dropped."""
+
+    result: str | None
+    intention: str | None
+    note: str | None
+    next_follow_up_at: Timestamp | None
+    done_at: Timestamp | None
+    recorded_at: Timestamp
+    recorded_by: str
+
+
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A call with all that is known of it (seed 003 §4.2.3); null where it is not.
+
+    Durations are seconds: `ringDuration` from ringing to the answer or the end, `duration` of talk, told at the end.
+    """
+
+    call_id: str
+    status: Status
+    outcome: Outcome | None
+    closed_by: str | None
+    evidence: Evidence | None
+    connected_evidence: Evidence | None
+    hangup_cause: HangupCause | None
+    raw_cause: str | None
+    call_method: Method
+    user_id: str
+    user_name: str
+    team_id: str | None
+    created_by: str
+    device_id: str | None
+    line_id: str | None
+    provider_call_id: str | None
+    provider_job_id: str | None
+    caller_number: str | None
+    customer_phone: str
+    customer_id: str | None
+    customer_name: str | None
+    order_id: str | None
+    external_id: str | None
+    custom_data: msgspec.Raw
+    created_at: Timestamp
+    dialing_at: Timestamp | None
+    ringing_at: Timestamp | None
+    connected_at: Timestamp | None
+    ended_at: Timestamp | None
+    ring_duration: int | None
+    duration: int | None
+    has_recording: bool | None
+    recording_size: int | None
+    updated_at: Timestamp
+    follow_up: FollowUp | None
+
+
+class CallEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Something that was said of a call: by whom, what (`kind`, `data`), and what it changed (`effect`)."""
+
+    at: Timestamp
+    source: str
+    kind: str
+    effect: str
+    data: msgspec.Raw
+
+
+class CallAnswer(Answer, frozen=True, kw_only=True):
+    """One call and its history, oldest first; `eventsTruncated` where there is more of it than is shown."""
+
+    call: CallRecord
+    events: list[CallEvent]
+    events_truncated: bool
+
+
+class CallPage(Answer, frozen=True, kw_only=True):
+    """A page of calls. `nextCursor`, sent with the same parameters, brings the next; null on the last page.
+
+    With `updatedSince` it is never null: keep it, and ask again with it for what changes later.
+    """
+
+    calls: list[CallRecord]
+    next_cursor: str | None
+    has_more: bool
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Calls counted. The parts are told, so that any other rate can be computed from them.
+
+    `finished` are calls that ended, whatever the outcome; of these `connected` were answered as a live signal, a call
+    log or a provider's record proves, `connectedAssumed` are said to have been by a phone that cannot see it, and of
+    `unknown` nobody can tell. What nobody can tell counts neither way: `connectRate` = connected ÷ (finished -
+    connectedAssumed - unknown), null where that is nothing. Talk times are seconds of `connected`, those of
+    `connectedAssumed` stand apart (they include the ringing); the average leaves out calls without a known duration.
+    """
+
+    calls: int
+    finished: int
+    connected: int
+    connected_assumed: int
+    unknown: int
+    connect_rate: float | None
+    talk_seconds: int
+    talk_seconds_assumed: int
+    average_talk_seconds: float | None
+
+
+class TallyRow(Tally, frozen=True, kw_only=True):
+    """The tally of one group; it has the fields that were asked for by `groupBy`."""
+
+    day: date | msgspec.UnsetType = msgspec.UNSET
+    user_id: str | msgspec.UnsetType = msgspec.UNSET
+    user_name: str | msgspec.UnsetType = msgspec.UNSET
+    team_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    team_name: str | msgspec.UnsetType | None = msgspec.UNSET
+    line_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    call_method: Method | msgspec.UnsetType = msgspec.UNSET
+
+
+class StatisticsAnswer(Answer, frozen=True, kw_only=True):
+    """Tallies by group, in the order of the groups' keys, and of all together; a group without calls has no row."""
+
+    from_: date = msgspec.field(name="from")
+    to: date
+    timezone: str
+    rows: list[TallyRow]
+    total: Tally
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hang-up cause means, and what to do about it."""
+
+    code: HangupCause
+    text: str
+    advice: str
+
+
+class OptionsAnswer(Answer, frozen=True, kw_only=True):
+    """What agents choose from in the quick record, and the hang-up causes in the asker's language."""
+
+    results: list[str]
+    intentions: list[str]
+    causes: list[Cause]
+
+
+# --- what happens ---------------------------------------------------------------------------------------------------
+
+
+class Records:
+    """The reading side of calls, and the agent's record of each.
+
+    `settle` is the seconds by which the feed of changes keeps behind transactions that are still open.
+    """
+
+    def __init__(self, database: Database, *, settle: float = 1.0) -> None:
+        self._database = database
+        self._settle = settle
+
+    async def status(self, identity: Identity, call_id: str) -> CallStatusAnswer:
+        """Tell where a call stands."""
+        async with self._database.connection() as connection:
+            row = await records.get(connection, _reach(identity), call_id)
+        if row is None:
+            raise DialdeskError("NOT_FOUND", what="call")
+        return CallStatusAnswer(
+            call_id=call_id,
+            status=Status(row["status"]),
+            duration=_talk(row),
+            start_time=rfc3339(row["connected_at"]),
+            end_time=rfc3339(row["ended_at"]),
+            outcome=row["outcome"],
+            hangup_cause=row["hangup_cause"],
+            evidence=row["evidence"],
+            updated_at=rfc3339(row["updated_at"]),
+        )
+
+    async def get(self, identity: Identity, call_id: str) -> CallAnswer:
+        """Return a call with its history."""
+        async with self._database.transaction(snapshot=True) as connection:
+            row = await records.get(connection, _reach(identity), call_id)
+            if row is None:
+                raise DialdeskError("NOT_FOUND", what="call")
+            events = await records.events(connection, identity.tenant_id, call_id, MOST_EVENTS + 1)
+        return CallAnswer(
+            call=_record(row, identity),
+            events=[
+                CallEvent(
+                    at=rfc3339(event["at"]),
+                    source=event["source"],
+                    kind=event["kind"],
+                    effect=event["effect"],
+                    data=msgspec.Raw(event["data"].encode()),
+                )
+                for event in events[:MOST_EVENTS]
+            ],
+            events_truncated=len(events) > MOST_EVENTS,
+        )
+
+    async def list_calls(self, identity: Identity, query: ListQuery) -> CallPage:
+        """List calls, newest first; with `updatedSince`, follow how calls change.
+
+        That feed misses nothing and never goes back, whatever order changes are committed in: a change is served once
+        nothing older can be committed any more, about a second after it is made. A call that changes again is served
+        again. Its cursor never ends; where `hasMore` is false there is nothing new yet.
+        """
+        reach = _reach(identity)
+        async with self._database.connection() as connection:
+            wanted = await _wanted(connection, identity, query)
+            if query.updated_since is None:
+                place = _place(query.cursor, "newest")
+                rows = await records.newest(connection, reach, wanted, place, query.limit + 1)
+                return _page(identity, rows, "newest", query.limit)
+            since = _place(query.cursor, "changed") or (_utc(query.updated_since), "")
+            settled = await records.settled(connection, self._settle)
+            rows = await records.changed(connection, reach, wanted, since, query.limit + 1, settled)
+            return _page(identity, rows, "changed", query.limit, since)
+
+    async def follow_ups_due(self, identity: Identity, query: FollowUpsQuery) -> CallPage:
+        """List calls whose next follow-up is due and not done, the longest due first."""
+        before = None if query.before is None else _utc(query.before)
+        place = _place(query.cursor, "due")
+        async with self._database.connection() as connection:
+            rows = await records.due(connection, _reach(identity), query.user_id, before, place, query.limit + 1)
+        return _page(identity, rows, "due", query.limit)
+
+    async def not_recorded(self, identity: Identity, query: UnrecordedQuery) -> CallPage:
+        """List ended calls that the agent has not recorded yet, the last ended first."""
+        place = _place(query.cursor, "unrecorded")
+        async with self._database.connection() as connection:
+            rows = await records.unrecorded(connection, _reach(identity), query.user_id, place, query.limit + 1)
+        return _page(identity, rows, "unrecorded", query.limit)
+
+    async def follow_up(self, identity: Identity, call_id: str, body: FollowUpBody) -> Done:
+        """Record result, intention, note and the next follow-up of a call.
+
+        The record replaces the one before. It may be made while the call goes on, and counts from then: the call is not
+        listed as unrecorded when it ends. It completes the follow-ups that the same agent planned on earlier calls to
+        the same customer, by customer id or number.
+        """
+        record = records.FollowUp(
+            result=body.result,
+            intention=body.intention,
+            note=(body.note or "").strip() or None,
+            next_at=None if body.next_follow_up_at is None else _utc(body.next_follow_up_at),
+        )
+        if record == records.FollowUp(result=None, intention=None, note=None, next_at=None):
+            raise DialdeskError("INVALID_FIELD", reason="a record says something: result, intention, note or next time")
+        async with self._database.transaction() as connection:
+            tenant = await records.tenant(connection, identity.tenant_id)
+            _choose("result", record.result, tenant["call_results"])
+            _choose("intention", record.intention, tenant["call_intentions"])
+            if record.next_at is not None and record.next_at <= tenant["now"]:
+                raise DialdeskError("INVALID_FIELD", reason="nextFollowUpAt must lie in the future")
+            if not await records.follow_up(connection, _reach(identity), call_id, record, identity.id):
+                raise DialdeskError("NOT_FOUND", what="call")
+        return Done()
+
+    async def complete_follow_up(self, identity: Identity, call_id: str) -> Done:
+        """Mark the follow-up planned on a call as done; said again, it changes nothing."""
+        async with self._database.transaction() as connection:
+            if not await records.complete(connection, _reach(identity), call_id):
+                raise DialdeskError("NOT_FOUND", what="follow-up")
+        return Done()
+
+    async def statistics(self, identity: Identity, query: StatisticsQuery) -> StatisticsAnswer:
+        """Count calls, answers and talk time by day, agent, team, line or method.
+
+        Connect rate = connected ÷ (finished - connectedAssumed - unknown): of the calls of which it is known whether
+        they were answered, the share that was. Assumed and unknown ones stand apart and count neither way.
+        """
+        async with self._database.connection() as connection:
+            tenant = await records.tenant(connection, identity.tenant_id)
+            first, last = _span(query.from_, query.to, tenant["today"])
+            rows = await records.statistics(
+                connection,
+                _reach(identity),
+                timezone=tenant["timezone"],
+                first=first,
+                last=last,
+                by=query.group_by,
+                weak=_ASSUMED,
+                user_id=query.user_id,
+                team_id=query.team_id,
+                call_method=query.call_method,
+                limit=MOST_ROWS + 1,
+            )
+        if len(rows) > MOST_ROWS:
+            raise DialdeskError("INVALID_FIELD", reason=f"more than {MOST_ROWS} rows; ask for fewer days or groups")
+        return StatisticsAnswer(
+            from_=first,
+            to=last,
+            timezone=tenant["timezone"],
+            rows=[TallyRow(**_tally([row]), **_keys(row, query.group_by)) for row in rows],
+            total=Tally(**_tally(rows)),
+        )
+
+    async def options(self, identity: Identity, request: RequestInfo) -> OptionsAnswer:
+        """Return the results and intentions to choose from, and what hang-up causes mean."""
+        async with self._database.connection() as connection:
+            tenant = await records.tenant(connection, identity.tenant_id)
+        return OptionsAnswer(
+            results=tenant["call_results"],
+            intentions=tenant["call_intentions"],
+            causes=[_cause(code, request.language) for code in HangupCause],
+        )
+
+
+def _reach(identity: Identity) -> Reach:
+    return Reach(identity.tenant_id, identity.only_user, identity.only_teams)
+
+
+async def _wanted(connection: Connection, identity: Identity, query: ListQuery) -> Wanted:
+    phone = query.customer_phone
+    if phone is not None:
+        tenant = await records.tenant(connection, identity.tenant_id)
+        phone = normalize(phone, tenant["region"])
+    return Wanted(
+        status=query.status,
+        outcomes=query.outcome,
+        call_method=query.call_method,
+        user_id=query.user_id,
+        team_id=query.team_id,
+        device_id=query.device_id,
+        customer_id=query.customer_id,
+        customer_phone=phone,
+        order_id=query.order_id,
+        external_id=query.external_id,
+        created_from=None if query.from_ is None else _utc(query.from_),
+        created_to=None if query.to is None else _utc(query.to),
+    )
+
+
+def _choose(name: str, chosen: str | None, choices: Sequence[str]) -> None:
+    if chosen is not None and chosen not in choices:
+        raise DialdeskError("INVALID_FIELD", reason=f"{name} must be one of {', '.join(choices)}", allowed=choices)
+
+
+def _utc(at: datetime) -> datetime:
+    """The first and last day of the calendar have offsets under which they are no time at all in UTC."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise DialdeskError("INVALID_FIELD", reason="a time lies outside the calendar") from error
+
+
+def _span(first: date | None, last: date | None, today: date) -> tuple[date, date]:
+    last = last or today
+    first = first or date.fromordinal(max(1, last.toordinal() - 6))
+    if not 0 <= (last - first).days < MOST_DAYS:
+        raise DialdeskError("INVALID_FIELD", reason=f"from and to must span 1 to {MOST_DAYS} days")
+    return first, last
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+class _Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    order: Order
+    at: Instant
+    call_id: str
+
+
+def _cursor(order: Order, place: Place) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(_Cursor(order, *place))).decode().rstrip("=")
+
+
+def _place(text: str | None, order: Order) -> Place | None:
+    """Read a cursor. It needs no signature: it says where to go on, never what may be seen."""
+    if text is None:
+        return None
+    try:
+        octets = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        cursor = msgspec.json.decode(octets, type=_Cursor)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise DialdeskError("INVALID_FIELD", reason="cursor is none that was given out") from error
+    if cursor.order != order:
+        raise DialdeskError("INVALID_FIELD", reason="cursor belongs to another list")
+    return _utc(cursor.at), cursor.call_id
+
+
+def _page(
+    identity: Identity, rows: Sequence[asyncpg.Record], order: Order, limit: int, since: Place | None = None
+) -> CallPage:
+    """`rows` holds one more than the page where there is a next. A list that began at `since` always goes on."""
+    more, rows = len(rows) > limit, rows[:limit]
+    reached = (rows[-1][_ORDERED_BY[order]], rows[-1]["id"]) if rows else since
+    return CallPage(
+        calls=[_record(row, identity) for row in rows],
+        next_cursor=_cursor(order, reached) if reached and (more or since) else None,
+        has_more=more,
+    )
+
+
+# --- rows as they are told ------------------------------------------------------------------------------------------
+
+
+def _record(row: asyncpg.Record, identity: Identity) -> CallRecord:
+    phone: str = row["customer_phone"]
+    return CallRecord(
+        call_id=row["id"],
+        status=Status(row["status"]),
+        outcome=row["outcome"],
+        closed_by=row["closed_by"],
+        evidence=row["evidence"],
+        connected_evidence=row["connected_evidence"],
+        hangup_cause=row["hangup_cause"],
+        raw_cause=row["raw_cause"],
+        call_method=row["call_method"],
+        user_id=row["user_id"],
+        user_name=row["user_name"],
+        team_id=row["team_id"],
+        created_by=row["created_by"],
+        device_id=row["device_id"],
+        line_id=row["line_id"],
+        provider_call_id=row["provider_call_id"],
+        provider_job_id=row["provider_job_id"],
+        caller_number=row["caller_number"],
+        customer_phone=phone if identity.may("customers.reveal") else mask(phone),
+        customer_id=row["customer_id"],
+        customer_name=row["customer_name"],
+        order_id=row["order_id"],
+        external_id=row["external_id"],
+        custom_data=msgspec.Raw((row["custom_data"] or "null").encode()),
+        created_at=rfc3339(row["created_at"]),
+        dialing_at=rfc3339(row["dialing_at"]),
+        ringing_at=rfc3339(row["ringing_at"]),
+        connected_at=rfc3339(row["connected_at"]),
+        ended_at=rfc3339(row["ended_at"]),
+        ring_duration=_ringing(row),
+        duration=row["duration"],
+        has_recording=row["has_recording"],
+        recording_size=row["recording_size"],
+        updated_at=rfc3339(row["updated_at"]),
+        follow_up=_follow_up(row),
+    )
+
+
+def _follow_up(row: asyncpg.Record) -> FollowUp | None:
+    if row["followed_up_at"] is None:
+        return None
+    return FollowUp(
+        result=row["follow_up_result"],
+        intention=row["follow_up_intention"],
+        note=row["follow_up_note"],
+        next_follow_up_at=rfc3339(row["follow_up_next_at"]),
+        done_at=rfc3339(row["follow_up_done_at"]),
+        recorded_at=rfc3339(row["followed_up_at"]),
+        recorded_by=row["followed_up_by"],
+    )
+
+
+def _talk(row: asyncpg.Record) -> int | None:
+    talk: int | None
+    match Status(row["status"]):
+        case Status.PENDING | Status.CALLING | Status.RINGING:
+            talk = 0
+        case Status.CONNECTED:
+            talk = max(0, row["talking"])
+        case Status.ENDED:
+            talk = row["duration"]
+    return talk
+
+
+def _ringing(row: asyncpg.Record) -> int | None:
+    """A phone's account may put the answer before the ringing; that is no time at all."""
+    rung: datetime | None = row["ringing_at"]
+    until: datetime | None = row["connected_at"] or row["ended_at"]
+    if rung is None or until is None:
+        return None
+    return max(0, (until - rung) // timedelta(seconds=1))
+
+
+_PARTS = ("calls", "finished", "connected", "connected_assumed", "unknown", "talk_seconds", "talk_seconds_assumed")
+
+
+def _tally(rows: Sequence[asyncpg.Record]) -> dict[str, Any]:
+    """The fields of the Tally of these groups together: what was counted, and what follows from it."""
+    parts: dict[str, Any] = {part: sum(row[part] for row in rows) for part in _PARTS}
+    known = parts["finished"] - parts["connected_assumed"] - parts["unknown"]
+    timed = sum(row["timed"] for row in rows)
+    return parts | {
+        "connect_rate": round(parts["connected"] / known, 4) if known else None,
+        "average_talk_seconds": round(parts["talk_seconds"] / timed, 1) if timed else None,
+    }
+
+
+_NAMED: dict[Key, tuple[str, ...]] = {
+    "day": ("day",),
+    "agent": ("user_id", "user_name"),
+    "team": ("team_id", "team_name"),
+    "line": ("line_id",),
+    "method": ("call_method",),
+}
+
+
+def _keys(row: asyncpg.Record, by: Sequence[Key]) -> dict[str, Any]:
+    return {name: row[name] for key in by for name in _NAMED[key]}
+
+
+def _cause(code: HangupCause, language: Language) -> Cause:
+    zh, zh_advice, en, en_advice = _CAUSES[code]
+    text, advice = (zh, zh_advice) if language == "zh-CN" else (en, en_advice)
+    return Cause(code=code, text=text, advice=advice)
+
+
+_CAUSES: dict[HangupCause, tuple[str, str, str, str]] = {
+    # meaning and advice: the first eight in the words of seed 003 §8.2
+    HangupCause.NORMAL_CLEARING: ("正常挂断", "无需处理", "Hung up normally", "Nothing to do"),
+    HangupCause.USER_BUSY: ("用户忙", "稍后重拨", "Busy", "Dial again later"),
+    HangupCause.NO_ANSWER: ("无人接听", "稍后重拨", "No answer", "Dial again later"),
+    HangupCause.CALL_REJECTED: ("拒接", "标记客户状态", "Rejected", "Mark the customer's status"),
+    HangupCause.INVALID_NUMBER: ("无效号码", "核实号码", "Invalid number", "Check the number"),
+    HangupCause.UNALLOCATED_NUMBER: ("空号", "标记为无效", "Number not in service", "Mark it as invalid"),
+    HangupCause.NETWORK_ERROR: ("网络错误", "检查线路", "Network error", "Check the line"),
+    HangupCause.TIMEOUT: ("呼叫超时", "稍后重拨", "Timed out", "Dial again later"),
+    HangupCause.DEVICE_OFFLINE: (
+        "工作手机离线",
+        "打开手机 APP 后重拨",
+        "The work phone was offline",
+        "Open its app and dial again",
+    ),
+    HangupCause.DEVICE_BUSY: (
+        "工作手机占线",
+        "挂断手机上的通话后重拨",
+        "The work phone was busy",
+        "End the call on it and dial again",
+    ),
+    HangupCause.EXPIRED: (
+        "拨号指令已过期",
+        "确认手机在线后重拨",
+        "The dial command expired",
+        "See that the phone is online and dial again",
+    ),
+    HangupCause.CANCELLED: ("已取消", "无需处理", "Cancelled", "Nothing to do"),
+    HangupCause.LOST: (
+        "与手机失去联系",
+        "核对手机上的通话记录",
+        "Contact with the phone was lost",
+        "Check the call log on the phone",
+    ),
+    HangupCause.RESTRICTED: ("呼叫受限", "联系运营商或更换线路", "Restricted", "Ask the carrier, or use another line"),
+    HangupCause.POWER_OFF: ("关机", "稍后重拨", "Switched off", "Dial again later"),
+    HangupCause.SUSPENDED: ("停机", "核实号码", "Suspended", "Check the number"),
+    HangupCause.NO_PERMISSION: (
+        "手机 APP 没有拨号权限",
+        "在手机上授权后重拨",
+        "The app may not dial",
+        "Allow it on the phone and dial again",
+    ),
+    HangupCause.NO_SIM: (
+        "手机没有 SIM 卡",
+        "插入 SIM 卡后重拨",
+        "The phone has no SIM card",
+        "Put one in and dial again",
+    ),
+    HangupCause.UNKNOWN: ("原因不明", "查看通话详情", "Cause unknown", "Look at the call's history"),
+}

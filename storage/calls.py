@@ -1,0 +1,362 @@
+"""Calls as they change: dial, report, cancel, reap. Reading them afterwards is `records`.
+
+A call is moved by compare-and-set on its `version`; every change writes the event that explains it and gives the agent
+the event that tells it, in one statement.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from protocol.call import CallState, Status
+from protocol.messages import Capabilities, LiveCall, Message, encode_data
+from protocol.phone_number import mask
+from protocol.timestamps import rfc3339
+from storage.database import Connection, queries
+from storage.events import Emitted, frame
+from storage.idempotency import Once
+
+_SQL = queries("calls")
+
+Source = Literal["agent", "api", "phone", "provider", "reaper", "server"]
+
+
+class Phone(msgspec.Struct, frozen=True, kw_only=True):
+    """One of an agent's phones, as routing weighs it."""
+
+    id: str
+    hardware_id: str
+    online: bool
+    busy: bool
+    capabilities: Capabilities
+
+
+class DialContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dial needs to know of its agent. `now` is PostgreSQL's."""
+
+    team_id: str | None
+    call_method: str
+    default_device_id: str | None
+    disabled: bool
+    region: str
+    now: datetime
+    phones: list[Phone]
+
+
+class NewCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to be made on a phone, and the command that makes it."""
+
+    id: str
+    tenant_id: str
+    user_id: str
+    team_id: str | None
+    created_by: str
+    source: Source
+    device_id: str
+    customer_phone: str
+    customer_id: str | None
+    customer_name: str | None
+    order_id: str | None
+    external_id: str | None
+    custom_data: bytes | None
+    command_id: str
+    command: bytes
+    expires_at: datetime
+    reap_after_expiry: float
+    resend_after: float
+
+
+class Dialled(msgspec.Struct, frozen=True):
+    """What the phone's row said at the moment of the dial: `refused` where no call was made, else its node."""
+
+    refused: Literal["NO_DEVICE", "DEVICE_OFFLINE", "DEVICE_BUSY"] | None
+    node: str | None = None
+
+
+class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call as reports see it; `state` is what they can change."""
+
+    id: str
+    tenant_id: str
+    user_id: str
+    device_id: str | None
+    node: str | None
+    version: int
+    state: CallState
+    reap_at: datetime | None
+    customer_phone: str
+    customer_id: str | None
+    customer_name: str | None
+    order_id: str | None
+    external_id: str | None
+    custom_data: msgspec.Raw
+    capabilities: Capabilities
+    now: datetime
+    seen: bool
+    never_acked: bool
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a call changed: one row of its history. `data` is JSON, without a customer's number."""
+
+    source: Source
+    kind: str
+    effect: Literal["moved", "enriched", "none", "illegal"]
+    data: bytes
+    message_id: str | None = None
+
+
+class DueCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that was not acked in time. `sends` counts this sending too."""
+
+    id: str
+    device_id: str
+    type: str
+    data: bytes
+    sends: int
+    node: str | None
+    expired: bool
+
+
+class VisibleCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that the asker reaches, as far as hanging it up needs to know."""
+
+    status: Status
+    device_id: str | None
+    node: str | None
+    cancelled: bool
+    can_hang_up: bool
+
+
+async def context(
+    connection: Connection, tenant_id: str, user_id: str, only_user: str | None, only_teams: list[str] | None
+) -> DialContext | None:
+    """Return what a dial for the agent needs, or None where there is no such agent within the asker's reach."""
+    rows = await connection.fetch(_SQL["context"], tenant_id, user_id, only_user, only_teams)
+    if not rows:
+        return None
+    first = rows[0]
+    return DialContext(
+        team_id=first["team_id"],
+        call_method=first["call_method"],
+        default_device_id=first["default_device_id"],
+        disabled=first["disabled"],
+        region=first["region"],
+        now=first["now"],
+        phones=[
+            Phone(
+                id=row["device_id"],
+                hardware_id=row["hardware_id"],
+                online=row["online_status"] == "online",
+                busy=row["handset_busy"] or row["on_call"],
+                capabilities=_capabilities(row["capabilities"]),
+            )
+            for row in rows
+            if row["device_id"] is not None
+        ],
+    )
+
+
+async def customer_phone(connection: Connection, tenant_id: str, customer_id: str) -> tuple[str, str] | None:
+    """Return (number, name) of a customer of this tenant, by our id or the CRM's."""
+    row = await connection.fetchrow(_SQL["customer_phone"], tenant_id, customer_id)
+    return None if row is None else (row["phone"], row["name"])
+
+
+async def dial(connection: Connection, call: NewCall, once: Once, answer: msgspec.Struct) -> Dialled:
+    """Make the call, its first event, its command and the kept answer, in one statement.
+
+    Raises Duplicate: `call_live_device` where the phone is on a call, `idempotency_key_once` for a twin.
+    """
+    row = await connection.fetchrow(
+        _SQL["dial"],
+        call.tenant_id,
+        call.device_id,
+        call.user_id,
+        call.id,
+        call.team_id,
+        call.created_by,
+        call.customer_phone,
+        call.customer_id,
+        call.customer_name,
+        call.order_id,
+        call.external_id,
+        None if call.custom_data is None else call.custom_data.decode(),
+        call.source,
+        msgspec.json.encode({"createdBy": call.created_by, "deviceId": call.device_id}).decode(),
+        call.command_id,
+        call.expires_at,
+        call.reap_after_expiry,
+        call.command.decode(),
+        call.resend_after,
+        *once.row(answer),
+    )
+    if row is None:
+        return Dialled("NO_DEVICE")
+    if row["call_id"] is None:
+        return Dialled("DEVICE_OFFLINE" if row["online_status"] == "offline" else "DEVICE_BUSY")
+    return Dialled(None, row["node"])
+
+
+async def read(
+    connection: Connection, tenant_id: str, call_id: str, message_id: str | None = None
+) -> StoredCall | None:
+    """Return a call as reports see it; `seen` tells whether the report `message_id` is in its history."""
+    row = await connection.fetchrow(_SQL["read"], tenant_id, call_id, message_id)
+    if row is None:
+        return None
+    known: dict[str, Any] = dict(row)
+    known["state"] = msgspec.convert({name: known.pop(name) for name in CallState.__struct_fields__}, CallState)
+    known["capabilities"] = _capabilities(known["capabilities"])
+    known["custom_data"] = raw(known["custom_data"])
+    return StoredCall(**known)
+
+
+async def change(
+    connection: Connection,
+    call: StoredCall,
+    state: CallState,
+    reap_at: datetime | None,
+    why: Explanation,
+    tell: Message,
+) -> Emitted | None:
+    """Move the call from the version that was read to `state`; None where somebody else moved it first.
+
+    Raises Duplicate(`call_event_once`) where the same report was applied meanwhile.
+    """
+    data = encode_data(tell).decode()
+    row = await connection.fetchrow(
+        _SQL["change"],
+        call.tenant_id,
+        call.id,
+        call.version,
+        state.status,
+        state.dialing_at,
+        state.ringing_at,
+        state.connected_at,
+        state.connected_evidence,
+        state.ended_at,
+        state.outcome,
+        state.closed_by,
+        state.evidence,
+        state.hangup_cause,
+        state.raw_cause,
+        state.duration,
+        state.has_recording,
+        state.recording_size,
+        reap_at,
+        why.source,
+        why.kind,
+        why.effect,
+        why.message_id,
+        why.data.decode(),
+        tell.type,
+        data,
+    )
+    if row is None:
+        return None
+    return Emitted(row["user_id"], row["seq"], frame(row["user_id"], row["seq"], tell.type, data), row["nodes"])
+
+
+async def note(connection: Connection, call: StoredCall, why: Explanation) -> None:
+    """Record a report that changed nothing."""
+    await connection.execute(
+        _SQL["note"], call.tenant_id, call.id, why.source, why.kind, why.effect, why.message_id, why.data.decode()
+    )
+
+
+async def visible(
+    connection: Connection, tenant_id: str, call_id: str, only_user: str | None, only_teams: list[str] | None
+) -> VisibleCall | None:
+    """Return the call if it lies within the asker's reach."""
+    row = await connection.fetchrow(_SQL["visible"], tenant_id, call_id, only_user, only_teams)
+    if row is None:
+        return None
+    return VisibleCall(
+        status=Status(row["status"]),
+        device_id=row["device_id"],
+        node=row["node"],
+        cancelled=row["cancelled"],
+        can_hang_up=_capabilities(row["capabilities"]).hang_up,
+    )
+
+
+async def cancel(
+    connection: Connection,
+    tenant_id: str,
+    call_id: str,
+    command_id: str,
+    command: bytes,
+    source: Source,
+    actor_id: str,
+    resend_after: float,
+) -> bool:
+    """Commit a CANCEL_DIAL and stop sending the dial; False where the call has ended or is being cancelled already."""
+    asked = msgspec.json.encode({"by": actor_id}).decode()
+    row = await connection.fetchval(
+        _SQL["cancel"], tenant_id, call_id, command_id, command.decode(), source, asked, resend_after
+    )
+    return row is not None
+
+
+async def ack(connection: Connection, command_id: str, device_id: str) -> None:
+    """A phone says that it has the command on its disk."""
+    await connection.execute(_SQL["ack"], command_id, device_id)
+
+
+async def due(connection: Connection, resend_after: float) -> list[DueCommand]:
+    """Claim the commands that are due again, and move each on so that no other worker sends it now."""
+    return [
+        DueCommand(
+            id=row["id"],
+            device_id=row["device_id"],
+            type=row["type"],
+            data=row["data"].encode(),
+            sends=row["sends"],
+            node=row["node"],
+            expired=row["expired"],
+        )
+        for row in await connection.fetch(_SQL["due"], resend_after)
+    ]
+
+
+async def overdue(connection: Connection) -> list[tuple[str, str]]:
+    """Return (tenant id, call id) of calls that have stood still for longer than their state may."""
+    return [(row["tenant_id"], row["id"]) for row in await connection.fetch(_SQL["overdue"])]
+
+
+async def living_of(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> list[str]:
+    """Return and lock the living calls of these phones."""
+    return [row["id"] for row in await connection.fetch(_SQL["living_of"], tenant_id, list(device_ids))]
+
+
+async def living_of_agent(connection: Connection, user_id: str) -> list[LiveCall]:
+    """Return the living calls of an agent, numbers masked."""
+    return [
+        LiveCall(
+            call_id=row["id"],
+            status=Status(row["status"]),
+            call_method=row["call_method"],
+            customer_phone=mask(row["customer_phone"]),
+            created_at=rfc3339(row["created_at"]),
+            device_id=row["device_id"],
+            customer_name=row["customer_name"],
+            customer_id=row["customer_id"],
+            order_id=row["order_id"],
+            external_id=row["external_id"],
+            custom_data=raw(row["custom_data"]),
+            connected_at=rfc3339(row["connected_at"]),
+        )
+        for row in await connection.fetch(_SQL["living_of_agent"], user_id)
+    ]
+
+
+def raw(json: str | None) -> msgspec.Raw:
+    """Return a JSON column as what an answer embeds; an absent one as what answers omit."""
+    return msgspec.Raw(b"" if json is None else json.encode())
+
+
+def _capabilities(json: str | None) -> Capabilities:
+    return Capabilities() if json is None else msgspec.json.decode(json, type=Capabilities)

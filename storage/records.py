@@ -1,0 +1,189 @@
+"""Calls as they are read: one, lists, statistics, and the agent's record of each. What changes a call is `calls`."""
+
+from collections.abc import Collection, Sequence
+from datetime import date, datetime
+from typing import Any, Literal
+
+import asyncpg
+import msgspec
+
+from storage.database import Connection, queries
+
+_SQL = queries("records")
+
+Place = tuple[datetime, str]
+"""Where a page ended: the time its list is ordered by, and the call's id."""
+
+Key = Literal["day", "agent", "team", "line", "method"]
+"""What statistics are counted by."""
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Whose calls are read: of this tenant, and only this user's or only these teams' where they are named."""
+
+    tenant_id: str
+    user_id: str | None
+    teams: list[str] | None
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a listed call must be; a field that is None asks nothing. The number is E.164, the times half-open."""
+
+    status: str | None = None
+    outcomes: Collection[str] = ()
+    call_method: str | None = None
+    user_id: str | None = None
+    team_id: str | None = None
+    device_id: str | None = None
+    customer_id: str | None = None
+    customer_phone: str | None = None
+    order_id: str | None = None
+    external_id: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
+class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent recorded of a call (seed 003 §6.4)."""
+
+    result: str | None
+    intention: str | None
+    note: str | None
+    next_at: datetime | None
+
+
+async def tenant(connection: Connection, tenant_id: str) -> asyncpg.Record:
+    """Return the tenant's `timezone`, `region`, `call_results`, `call_intentions`, and its `now` and `today`."""
+    row = await connection.fetchrow(_SQL["tenant"], tenant_id)
+    assert row is not None  # identities are of tenants that exist
+    return row
+
+
+async def get(connection: Connection, reach: Reach, call_id: str) -> asyncpg.Record | None:
+    """Return the row of one call with its `user_name`, and its seconds since the answer as `talking`."""
+    return await connection.fetchrow(_SQL["get"], *_whose(reach), call_id)
+
+
+async def events(connection: Connection, tenant_id: str, call_id: str, limit: int) -> list[asyncpg.Record]:
+    """Return the first `limit` events of a call that the caller found within reach."""
+    return await connection.fetch(_SQL["events"], tenant_id, call_id, limit)
+
+
+async def newest(
+    connection: Connection, reach: Reach, wanted: Wanted, after: Place | None, limit: int
+) -> list[asyncpg.Record]:
+    """Return calls made before the place `after`, newest first."""
+    return await connection.fetch(_SQL["newest"], *_whose(reach), *(after or (None, None)), limit, *_what(wanted))
+
+
+async def settled(connection: Connection, margin: float) -> datetime:
+    """Return the moment before which no call can change any more; read `changed` after it, never in the same statement.
+
+    `updated_at` is the time at which a transaction began, so one that takes longer commits behind others' later times.
+    `margin` seconds are taken off for a transaction that has begun and does not show in pg_stat_activity yet. Needs
+    no privilege as long as all nodes sign in as the same role.
+    """
+    moment: datetime = await connection.fetchval(_SQL["settled"], margin)
+    return moment
+
+
+async def changed(
+    connection: Connection, reach: Reach, wanted: Wanted, after: Place, limit: int, before: datetime
+) -> list[asyncpg.Record]:
+    """Return calls last changed after the place `after` and before the moment `before`, in order of change."""
+    return await connection.fetch(_SQL["changed"], *_whose(reach), *after, limit, *_what(wanted), before)
+
+
+async def due(
+    connection: Connection, reach: Reach, user_id: str | None, before: datetime | None, after: Place | None, limit: int
+) -> list[asyncpg.Record]:
+    """Return calls whose next follow-up is due at `before` (now, if None) and not done, the longest due first."""
+    return await connection.fetch(_SQL["due"], *_whose(reach), *(after or (None, None)), limit, user_id, before)
+
+
+async def unrecorded(
+    connection: Connection, reach: Reach, user_id: str | None, after: Place | None, limit: int
+) -> list[asyncpg.Record]:
+    """Return ended calls that nobody recorded anything of, the last ended first."""
+    return await connection.fetch(_SQL["unrecorded"], *_whose(reach), *(after or (None, None)), limit, user_id)
+
+
+async def follow_up(connection: Connection, reach: Reach, call_id: str, record: FollowUp, by: str) -> bool:
+    """Replace the record of a call; False where it is out of reach.
+
+    The follow-ups that the same agent planned on earlier calls to the same customer (by id or number) are done by it.
+    """
+    call = await connection.fetchrow(
+        _SQL["follow_up"], *_whose(reach), call_id, record.result, record.intention, record.note, record.next_at, by
+    )
+    if call is None:
+        return False
+    await connection.execute(
+        _SQL["complete_earlier"],
+        reach.tenant_id,
+        call["user_id"],
+        call["created_at"],
+        call_id,
+        call["customer_phone"],
+        call["customer_id"],
+    )
+    return True
+
+
+async def complete(connection: Connection, reach: Reach, call_id: str) -> bool:
+    """Mark the follow-up planned on a call as done; False where none is, or the call is out of reach."""
+    return await connection.fetchval(_SQL["complete"], *_whose(reach), call_id) is not None
+
+
+async def statistics(
+    connection: Connection,
+    reach: Reach,
+    *,
+    timezone: str,
+    first: date,
+    last: date,
+    by: Collection[Key],
+    weak: Collection[str],
+    user_id: str | None,
+    team_id: str | None,
+    call_method: str | None,
+    limit: int,
+) -> list[asyncpg.Record]:
+    """Return counts of the calls made from the day `first` to the day `last`, a row for each combination of `by`.
+
+    An answer told on grounds in `weak` alone is assumed; user, team and method narrow what is counted.
+    """
+    return await connection.fetch(
+        _SQL["statistics"],
+        *_whose(reach),
+        timezone,
+        list(weak),
+        list(by),
+        first,
+        last,
+        user_id,
+        team_id,
+        call_method,
+        limit,
+    )
+
+
+def _whose(reach: Reach) -> tuple[str, str | None, list[str] | None]:
+    return reach.tenant_id, reach.user_id, reach.teams
+
+
+def _what(wanted: Wanted) -> tuple[Any, ...]:
+    return (
+        wanted.status,
+        list(wanted.outcomes) or None,
+        wanted.call_method,
+        wanted.user_id,
+        wanted.team_id,
+        wanted.device_id,
+        wanted.customer_id,
+        wanted.customer_phone,
+        wanted.order_id,
+        wanted.external_id,
+        wanted.created_from,
+        wanted.created_to,
+    )

@@ -1,0 +1,140 @@
+"""Real neighbours for every test: PostgreSQL and Valkey, started once a run, and a database of its own a test."""
+
+import asyncio
+import base64
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+import uvloop
+from redis.asyncio import Redis
+
+from server.config import Config, read_config
+from storage.database import Database, open_database
+from storage.embedded import running
+from storage.migrate import migrate
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that serves in production."""
+    return uvloop.EventLoopPolicy()
+
+
+class Neighbours:
+    """Where PostgreSQL and Valkey of this run are."""
+
+    def __init__(self, database_url: str, redis_url: str) -> None:
+        self.database_url = database_url
+        self.redis_url = redis_url
+
+    def database(self, name: str) -> str:
+        """The URL of another database of the same server."""
+        return urlunsplit(urlsplit(self.database_url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
+    """The services of this run: from the wheels, or where TEST_DATABASE_URL and TEST_REDIS_URL say."""
+    if "TEST_DATABASE_URL" in os.environ:
+        yield Neighbours(os.environ["TEST_DATABASE_URL"], os.environ["TEST_REDIS_URL"])
+        return
+    with _in_background(running(tmp_path_factory.mktemp("services"), s3=False, durable=False)) as services:
+        yield Neighbours(services.database_url, services.redis_url)
+
+
+@pytest.fixture(scope="session")
+def template(neighbours: Neighbours) -> Iterator[str]:
+    """A database with the schema of this version and nothing in it, to be copied."""
+    name = f"template_{secrets.token_hex(4)}"
+    asyncio.run(_execute(neighbours.database_url, f"CREATE DATABASE {name}"))
+    asyncio.run(migrate(neighbours.database(name)))
+    yield name
+    asyncio.run(_execute(neighbours.database_url, f"DROP DATABASE {name}"))
+
+
+@pytest.fixture
+async def database_url(neighbours: Neighbours, template: str) -> AsyncIterator[str]:
+    """A database of this test alone."""
+    name = f"test_{secrets.token_hex(6)}"
+    await _execute(neighbours.database_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    yield neighbours.database(name)
+    await _execute(neighbours.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The way to the database of this test."""
+    async with open_database(database_url, max_size=8) as database:
+        yield database
+
+
+@pytest.fixture
+async def redis(neighbours: Neighbours) -> AsyncIterator[Redis]:
+    """A client of the run's Valkey."""
+    client = Redis.from_url(neighbours.redis_url, protocol=2)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def configure(database_url: str, neighbours: Neighbours) -> Callable[..., Config]:
+    """Make a configuration for this test: `configure(lease=1.0)`; names are Config's, in lower case."""
+    prefix = f"test-{secrets.token_hex(6)}:"
+
+    def make(**settings: Any) -> Config:
+        environ = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": neighbours.redis_url,
+            "REDIS_PREFIX": prefix,
+            "SECRET_KEY": "not-a-secret-not-a-secret-not-a-secret",
+            "MASTER_KEYS": "test:" + base64.b64encode(b"not a secret, 32 bytes of ascii.").decode(),
+            "PORT": "0",
+            "LOG_LEVEL": "error",
+            "PATH": os.environ["PATH"],
+            **{name.upper(): str(value) for name, value in settings.items()},
+        }
+        return read_config(environ)
+
+    return make
+
+
+@pytest.fixture
+def config(configure: Callable[..., Config]) -> Config:
+    """The configuration of this test."""
+    return configure()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url, timeout=30)
+    try:
+        await connection.execute(statement, timeout=30)
+    finally:
+        await connection.close()
+
+
+@contextlib.contextmanager
+def _in_background(context: Any) -> Iterator[Any]:
+    """Hold an asynchronous context open in a loop of its own, for the length of the run."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="services", daemon=True)
+    thread.start()
+    try:
+        yield asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(180)
+    finally:
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).parent.parent
