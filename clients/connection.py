@@ -235,7 +235,8 @@ async def stay_connected(
     says by 4401 that it has run out; without it the same one is tried again. Both may raise Unreachable, which counts
     as a failed attempt. `sleep` takes the time between attempts.
 
-    Raises Stopped when there is no coming back, Refused where renewing was refused for good, and what `converse` raises.
+    Raises Stopped when there is no coming back, Refused where renewing was refused for good, and whatever `converse`
+    raises.
     """
     failures = 0
     stale = False

@@ -13,11 +13,16 @@ from server.lease import Lease
 from server.telemetry import Metrics
 from storage import calls, devices, events, nodes
 from storage.database import Connection, Database
+from storage.devices import Reach
 
 log = structlog.get_logger()
 
 REPLAY_BOUND = 500
 """Events a page may have missed and still be given; more, and it reads calls and devices again."""
+
+
+PHONES_BOUND = 100
+"""Phones of one agent that a page is told of."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,19 +68,20 @@ class Agents:
             except DialdeskError:
                 log.warning("agent's leave not written", user_id=user_id)  # costs a message for nobody, until the sweep
 
-    async def snapshot(self, user_id: str, last_seq: int | None) -> Snapshot:
+    async def snapshot(self, tenant_id: str, user_id: str, last_seq: int | None) -> Snapshot:
         """Read where a page stands that has seen `last_seq`, or nothing yet. Register it before."""
         async with self._database.transaction(snapshot=True) as connection:
             reached, now = await events.position(connection, user_id)
             resume_from = reached if last_seq is None else last_seq
             missed = await self._missed(connection, user_id, resume_from, reached)
+            phones, _ = await devices.page(connection, Reach(tenant_id, user_id), user_id, limit=PHONES_BOUND)
             return Snapshot(
                 now=now,
                 last_seq=reached,
                 resume_from=resume_from,
                 missed=missed or [],
                 lost=missed is None,
-                devices=await devices.views_of_agent(connection, user_id),
+                devices=[phone.view() for phone in phones],
                 calls=await calls.living_of_agent(connection, user_id),
             )
 

@@ -9,30 +9,25 @@ refreshes one at a time (pages of one browser under a lock), and signs in again 
 """
 
 import ipaddress
-from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
-import structlog
-from starlette.datastructures import Headers
 
 from protocol.errors import CloseCode, DialdeskError
 from protocol.timestamps import rfc3339
-from server import api_keys
 from server.config import Config
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
 from server.passwords import Passwords
 from server.relay import Relay
-from server.tokens import AccessClaims, AccessTokens, digest, new_token
+from server.tokens import AccessTokens, Claims, digest, is_api_key, new_token
 from storage import accounts, audit, credentials
 from storage.accounts import Tenant, User
 from storage.audit import Actor
-from storage.credentials import Attempt
+from storage.credentials import Attempt, EndedLogin
 from storage.database import Connection, Database
 from storage.live import Live
-
-log = structlog.get_logger()
 
 EXCHANGE: Final = "sessions.exchange"
 """The scope of an API key that may become an agent's session."""
@@ -113,15 +108,8 @@ class Me(Answer, frozen=True, kw_only=True):
     tenant: Tenant | None
 
 
-class LoginTicket(msgspec.Struct, frozen=True, tag="login"):
-    """Names the login under which a page may open its socket."""
-
-    login_id: str
-    user_id: str
-
-
-class PhoneTicket(msgspec.Struct, frozen=True, tag="phone"):
-    """Names the device token with which a phone may open its socket, by its digest: unbinding voids it too."""
+class PhoneClaims(msgspec.Struct, frozen=True, tag="phone"):
+    """What a phone's ticket says: its device token, by the digest, so that unbinding voids the ticket too."""
 
     token_hash: bytes
 
@@ -145,12 +133,17 @@ class Auth:
         token = _bearer(headers)
         if token is None:
             raise DialdeskError("UNAUTHENTICATED")
-        async with self._database.connection() as connection:
-            if token.startswith("ddk_"):
-                return await _by_api_key(connection, token)
-            if token.startswith("ddp_"):
+        if token.startswith("ddp_"):
+            async with self._database.connection() as connection:
                 return await _by_device_token(connection, digest(token), headers.get("x-device-id", ""))
-            return await _by_login(connection, self._access_tokens.read(token))
+        if token.startswith("ddk_"):
+            if not is_api_key(token):
+                raise DialdeskError("UNAUTHENTICATED")
+            async with self._database.connection() as connection:
+                return await _by_api_key(connection, digest(token))
+        claims = self._access_tokens.read(token)
+        async with self._database.connection() as connection:
+            return await _by_login(connection, claims)
 
     async def authenticate_socket(
         self, headers: Mapping[str, str], query: Mapping[str, str], kind: Literal["phone", "agent"]
@@ -173,22 +166,14 @@ class Auth:
             raise DialdeskError("FORBIDDEN", permission="calls.read")
         return identity
 
-    async def slow_down(self, ip: str | None) -> None:
-        """Count one sign-in or bind from an address. Raises RATE_LIMITED with `retryAfter`, in whole seconds.
-
-        Without Redis everybody passes: the lock-out of accounts, which is in PostgreSQL, still holds.
-        """
-        try:
-            wait = await self._live.allow(f"sign-in:{_neighbourhood(ip)}", self._config.login_rate, 60)
-        except DialdeskError as error:
-            log.warning("sign-in rate not limited", cause=repr(error.__cause__))
-            return
-        if wait is not None:
-            raise DialdeskError("RATE_LIMITED", retryAfter=max(1, round(wait)))
+    async def refreshed(self, identity: Identity) -> Identity:
+        """Return who holds an agent's socket, with the rights of this moment; raises what `authenticate` does."""
+        async with self._database.connection() as connection:
+            return await _by_login(connection, _claims_of(identity))
 
     async def login(self, body: LoginRequest, request: RequestInfo) -> SignedIn:
         """Sign in with user name and password."""
-        await self.slow_down(request.ip)
+        await self._slow_down(request.ip)
         attempt = await self._right_password(body.username, body.password, request)
         better_hash = await self._passwords.improve(attempt.password_hash, body.password)
         async with self._database.transaction() as connection:
@@ -207,7 +192,7 @@ class Auth:
                 user_id = await credentials.extend_login(connection, login_id, self._config.refresh_token_ttl)
                 if user_id is None:
                     raise DialdeskError("UNAUTHENTICATED")
-                identity = await _by_login(connection, AccessClaims(user_id, login_id))
+                identity = await _by_login(connection, Claims(user_id, login_id))
                 return await self._signed_in(connection, identity)
             login_id = await credentials.login_of_refresh_token(connection, used)
             if login_id is None:
@@ -215,25 +200,22 @@ class Auth:
             ended = await credentials.end_login(connection, login_id, "refresh_reused")
             if ended is None:
                 raise DialdeskError("REFRESH_REUSED")
-            user_id, tenant_id = ended
-            actor = Actor(kind="system", id="auth", tenant_id=tenant_id, ip=request.ip, request_id=request.id)
+            actor = Actor(kind="system", id="auth", tenant_id=ended.tenant_id, ip=request.ip, request_id=request.id)
             await audit.record(connection, actor, "revoke", "login", login_id, reason="refresh_reused")
-            nodes = await credentials.pages_of_user(connection, user_id)
-        self._relay.close_agent(nodes, user_id, CloseCode.UNBOUND, "refresh token reused", login_id)
+        close_pages(self._relay, [ended], "refresh token reused")
         raise DialdeskError("REFRESH_REUSED")
 
     async def logout(self, identity: Identity) -> Done:
         """Sign out: this session's tokens are void and its pages' sockets close."""
-        user_id, login_id = _session_of(identity)
-        async with self._database.transaction() as connection:
-            await credentials.end_login(connection, login_id, "logout")
-            nodes = await credentials.pages_of_user(connection, user_id)
-        self._relay.close_agent(nodes, user_id, CloseCode.UNBOUND, "signed out", login_id)
+        own = _claims_of(identity)
+        async with self._database.connection() as connection:
+            ended = await credentials.end_login(connection, own.login_id, "logout")
+        close_pages(self._relay, [ended] if ended else [], "signed out")
         return Done()
 
     async def change_password(self, identity: Identity, body: PasswordRequest, request: RequestInfo) -> Done:
         """Change one's own password, which signs out one's other sessions."""
-        user_id, login_id = _session_of(identity)
+        own = _claims_of(identity)
         async with self._database.connection() as connection:
             user = await _user(connection, identity)
         self._passwords.demand_strength(body.new_password, user.username)
@@ -242,13 +224,11 @@ class Auth:
         attempt = await self._right_password(user.username, body.old_password, request)
         new_hash = await self._passwords.hash(body.new_password)
         async with self._database.transaction() as connection:
-            if not await credentials.change_password(connection, user_id, attempt.password_hash, new_hash):
+            if not await credentials.change_password(connection, user.id, attempt.password_hash, new_hash):
                 raise DialdeskError("BAD_CREDENTIALS")
-            others = await credentials.end_logins(connection, user_id, "password_changed", but=login_id)
-            await audit.record(connection, actor_of(identity, request), "change_password", "user", user_id)
-            nodes = await credentials.pages_of_user(connection, user_id)
-        for other in others:
-            self._relay.close_agent(nodes, user_id, CloseCode.UNBOUND, "password changed", other)
+            others = await credentials.end_logins(connection, user.id, "password_changed", but=own.login_id)
+            await audit.record(connection, actor_of(identity, request), "change_password", "user", user.id)
+        close_pages(self._relay, others, "password changed")
         return Done()
 
     async def exchange(self, identity: Identity, body: ExchangeRequest, request: RequestInfo) -> SignedIn:
@@ -261,21 +241,20 @@ class Auth:
         identity = await self.authenticate(request.headers)
         if identity.kind == "phone":
             assert (token := _bearer(request.headers)) is not None
-            return await self._ticket(PhoneTicket(digest(token)))
+            return await self._ticket(PhoneClaims(digest(token)))
         if identity.kind == "user" and body.user_id in {None, identity.id}:
-            return await self._ticket(LoginTicket(*reversed(_session_of(identity))))
+            return await self._ticket(_claims_of(identity))
         identity.require(EXCHANGE)
         if body.user_id is None:
             raise DialdeskError("INVALID_FIELD", reason="userId says whose ticket it is")
         async with self._database.transaction() as connection:
             session = await self._open_for_key(connection, identity, body.user_id, request)
-        claims = self._access_tokens.read(session.access_token)
-        return await self._ticket(LoginTicket(claims.login_id, claims.user_id))
+        return await self._ticket(self._access_tokens.read(session.access_token))
 
     async def me(self, identity: Identity) -> Me:
         """Tell who asks, with the tenant whose choices an agent's page offers."""
         async with self._database.connection() as connection:
-            tenant = await accounts.find_tenant(connection, identity.tenant_id) if identity.tenant_id else None
+            tenant = await accounts.get_tenant(connection, identity.tenant_id) if identity.tenant_id else None
             user = await _user(connection, identity) if identity.kind == "user" else None
         return Me(
             kind="api_key" if user is None else "user",
@@ -290,14 +269,18 @@ class Auth:
         Raises NOT_FOUND, ACCOUNT_DISABLED, TENANT_SUSPENDED.
         """
         async with self._database.transaction() as connection:
-            if await accounts.find_user(connection, tenant_id, user_id, lock=True) is None:
-                raise DialdeskError("NOT_FOUND", what="user")
+            await accounts.get_user(connection, tenant_id, user_id, lock=True)
             login_id = await credentials.open_login(connection, user_id, self._config.access_token_ttl)
-            claims = AccessClaims(user_id, login_id)
+            claims = Claims(user_id, login_id)
             await _by_login(connection, claims)
             actor = Actor(kind="system", id="cli", tenant_id=tenant_id)
             await audit.record(connection, actor, "login", "user", user_id, after={"login": login_id})
         return self._access_tokens.mint(claims)
+
+    async def _slow_down(self, ip: str | None) -> None:
+        wait = await self._live.allow(f"sign-in:{_neighbourhood(ip)}", self._config.login_rate, 60)
+        if wait is not None:
+            raise DialdeskError("RATE_LIMITED", retryAfter=wait)
 
     async def _right_password(self, username: str, password: str, request: RequestInfo) -> Attempt:
         """Return the attempt that was right. Raises BAD_CREDENTIALS or ACCOUNT_LOCKED.
@@ -315,9 +298,7 @@ class Auth:
         if await self._passwords.check(attempt.password_hash if attempt else None, password) and attempt:
             return attempt
         if attempt and attempt.locks_until:
-            actor = Actor(
-                kind="system", id="auth", tenant_id=attempt.tenant_id, ip=request.ip, request_id=request.id
-            )
+            actor = Actor(kind="system", id="auth", tenant_id=attempt.tenant_id, ip=request.ip, request_id=request.id)
             async with self._database.connection() as connection:
                 after = {"lockedUntil": rfc3339(attempt.locks_until)}
                 await audit.record(connection, actor, "lock", "user", attempt.user_id, after=after)
@@ -329,8 +310,7 @@ class Auth:
         """Open an agent's login by API key: never of somebody who administers, or the key would become its maker."""
         if not await credentials.hold_api_key(connection, identity.tenant_id, identity.id):
             raise DialdeskError("UNAUTHENTICATED")
-        if await accounts.find_user(connection, identity.tenant_id, user_id, lock=True) is None:
-            raise DialdeskError("NOT_FOUND", what="user")
+        await accounts.get_user(connection, identity.tenant_id, user_id, lock=True)
         return await self._open(connection, user_id, identity.tenant_id, request, key=identity)
 
     async def _open(
@@ -350,25 +330,27 @@ class Auth:
             user_agent=request.user_agent,
             api_key_id=key.id if key else None,
         )
-        identity = await _by_login(connection, AccessClaims(user_id, login_id))
+        identity = await _by_login(connection, Claims(user_id, login_id))
         if key is not None and identity.reach not in {"own", "teams"}:
-            raise DialdeskError("FORBIDDEN", permission=EXCHANGE)
+            raise DialdeskError("FORBIDDEN", permission=f"{EXCHANGE}:{identity.role}")
         actor = actor_of(key or identity, request)
-        await audit.record(connection, actor, "exchange" if key else "login", "user", user_id, after={"login": login_id})
+        await audit.record(
+            connection, actor, "exchange" if key else "login", "user", user_id, after={"login": login_id}
+        )
         return await self._signed_in(connection, identity)
 
     async def _signed_in(self, connection: Connection, identity: Identity) -> SignedIn:
-        user_id, login_id = _session_of(identity)
+        claims = _claims_of(identity)
         refresh_token = new_token("ddr")
-        await credentials.add_refresh_token(connection, login_id, digest(refresh_token))
+        await credentials.add_refresh_token(connection, claims.login_id, digest(refresh_token))
         return SignedIn(
-            access_token=self._access_tokens.mint(AccessClaims(user_id, login_id)),
+            access_token=self._access_tokens.mint(claims),
             refresh_token=refresh_token,
             expires_in=self._access_tokens.ttl,
             user=_profile(await _user(connection, identity), identity),
         )
 
-    async def _ticket(self, value: LoginTicket | PhoneTicket) -> Ticket:
+    async def _ticket(self, value: Claims | PhoneClaims) -> Ticket:
         ttl = self._config.ticket_ttl
         return Ticket(ticket=await self._live.put_ticket(msgspec.json.encode(value), ttl), expires_in=round(ttl))
 
@@ -377,11 +359,13 @@ class Auth:
         if value is None:
             raise DialdeskError("UNAUTHENTICATED")
         async with self._database.connection() as connection:
-            match msgspec.json.decode(value, type=LoginTicket | PhoneTicket):
-                case LoginTicket(login_id, user_id):
-                    return await _by_login(connection, AccessClaims(user_id, login_id))
-                case PhoneTicket(token_hash):
+            match msgspec.json.decode(value, type=Claims | PhoneClaims):
+                case Claims() as claims:
+                    return await _by_login(connection, claims)
+                case PhoneClaims(token_hash):
                     return await _by_device_token(connection, token_hash, None)
+                case unknown:
+                    assert_never(unknown)
 
 
 def actor_of(identity: Identity, request: RequestInfo) -> Actor:
@@ -391,7 +375,13 @@ def actor_of(identity: Identity, request: RequestInfo) -> Actor:
     )
 
 
-async def _by_login(connection: Connection, claims: AccessClaims) -> Identity:
+def close_pages(relay: Relay, ended: Iterable[EndedLogin], reason: str) -> None:
+    """Close the sockets of logins that were ended, now that it is committed."""
+    for login in ended:
+        relay.close_agent(login.nodes, login.user_id, CloseCode.UNBOUND, reason, login.id)
+
+
+async def _by_login(connection: Connection, claims: Claims) -> Identity:
     login = await credentials.find_login(connection, claims.login_id, claims.user_id)
     if login is None:
         raise DialdeskError("UNAUTHENTICATED")
@@ -415,8 +405,8 @@ async def _by_login(connection: Connection, claims: AccessClaims) -> Identity:
     )
 
 
-async def _by_api_key(connection: Connection, token: str) -> Identity:
-    key = await credentials.find_api_key(connection, digest(token)) if api_keys.is_whole(token) else None
+async def _by_api_key(connection: Connection, key_hash: bytes) -> Identity:
+    key = await credentials.find_api_key(connection, key_hash)
     if key is None or key.over:
         raise DialdeskError("UNAUTHENTICATED")
     if key.suspended:
@@ -439,9 +429,7 @@ async def _by_device_token(connection: Connection, token_hash: bytes, device_id:
 
 
 async def _user(connection: Connection, identity: Identity) -> User:
-    user = await accounts.find_user(connection, identity.tenant_id or None, identity.id)
-    assert user is not None
-    return user
+    return await accounts.get_user(connection, identity.tenant_id or None, identity.id)
 
 
 def _profile(user: User, identity: Identity) -> Profile:
@@ -459,11 +447,11 @@ def _profile(user: User, identity: Identity) -> Profile:
     )
 
 
-def _session_of(identity: Identity) -> tuple[str, str]:
-    """The user and the login of an identity that came by one. Raises UNAUTHENTICATED for others."""
+def _claims_of(identity: Identity) -> Claims:
+    """The user and the login of who signed in. Raises UNAUTHENTICATED for an API key, which has neither."""
     if identity.user_id is None or identity.login_id is None:
         raise DialdeskError("UNAUTHENTICATED")
-    return identity.user_id, identity.login_id
+    return Claims(identity.user_id, identity.login_id)
 
 
 def _bearer(headers: Mapping[str, str]) -> str | None:

@@ -71,11 +71,12 @@ class Done(Answer, frozen=True, kw_only=True):
 
 
 class Download(msgspec.Struct, frozen=True):
-    """An answer that is a file."""
+    """An answer that is not JSON of ours: a document to show, or with a `filename` a file to keep."""
 
     content: bytes
     media_type: str
-    filename: str
+    filename: str | None = None
+    headers: dict[str, str] = {}
 
 
 class RequestInfo(msgspec.Struct, frozen=True):
@@ -154,14 +155,18 @@ class Http:
             by_path[endpoint.path][endpoint.method] = endpoint
         return [Route(path, _Resource(self, methods)) for path, methods in by_path.items()]
 
-    async def serve(self, endpoint: Endpoint | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens; `endpoint` is None where the path does not take the method."""
+    async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer for a path that is not served."""
+        await self.serve(DialdeskError("NOT_FOUND", what="path"), scope, receive, send)
+
+    async def serve(self, endpoint: Endpoint | DialdeskError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens: by its endpoint, or by why there is none."""
         request = request_info(scope)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request.id)
         begun = time.perf_counter()
         status, content, more = await self._answer(endpoint, request, scope, receive)
-        more = {"x-request-id": request.id, "cache-control": "no-store", **more}
+        more = {"x-request-id": request.id, "cache-control": "no-store", "x-content-type-options": "nosniff", **more}
         await send(
             {
                 "type": "http.response.start",
@@ -173,17 +178,17 @@ class Http:
             }
         )
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
-        name = endpoint.name if endpoint else "-"
+        name = endpoint.name if isinstance(endpoint, Endpoint) else "-"
         elapsed = time.perf_counter() - begun
         self._metrics.http_seconds.labels(name, str(status)).observe(elapsed)
         log.info("request", endpoint=name, status=status, ms=round(elapsed * 1000, 1))
 
     async def _answer(
-        self, endpoint: Endpoint | None, request: RequestInfo, scope: Scope, receive: Receive
+        self, endpoint: Endpoint | DialdeskError, request: RequestInfo, scope: Scope, receive: Receive
     ) -> tuple[int, bytes, dict[str, str]]:
         try:
-            if endpoint is None:
-                raise DialdeskError("METHOD_NOT_ALLOWED")
+            if isinstance(endpoint, DialdeskError):
+                raise endpoint
             try:
                 async with asyncio.timeout(self._timeout):
                     answer = await self._call(endpoint, request, scope, receive)
@@ -198,14 +203,10 @@ class Http:
             log.exception("request failed")
             return error_answer(DialdeskError("INTERNAL", requestId=request.id), request)
         if isinstance(answer, Download):
-            return (
-                200,
-                answer.content,
-                {
-                    "content-type": answer.media_type,
-                    "content-disposition": f'attachment; filename="{answer.filename}"',
-                },
-            )
+            more = {"content-type": answer.media_type, **answer.headers}
+            if answer.filename is not None:
+                more["content-disposition"] = f'attachment; filename="{answer.filename}"'
+            return 200, answer.content, more
         return 200, answer, {"content-type": "application/json"}
 
     async def _call(self, endpoint: Endpoint, request: RequestInfo, scope: Scope, receive: Receive) -> bytes | Download:
@@ -255,7 +256,8 @@ class _Resource:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        await self._http.serve(self._methods.get(method), scope, receive, send)
+        endpoint = self._methods.get(method) or DialdeskError("METHOD_NOT_ALLOWED", allow=sorted(self._methods))
+        await self._http.serve(endpoint, scope, receive, send)
 
 
 def decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
@@ -297,6 +299,8 @@ def error_answer(error: DialdeskError, request: RequestInfo) -> tuple[int, bytes
     headers = {"content-type": "application/json"}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if error.status == 405:
+        headers["allow"] = ", ".join(error.details["allow"])
     if error.status in {429, 503}:
         headers["retry-after"] = str(error.details.get("retryAfter", 1))
     return error.status, body, headers

@@ -24,6 +24,9 @@ class PhoneLink(Protocol):
     def deliver(self, frame: bytes) -> None:
         """Send a frame to the phone."""
 
+    def last_heard(self) -> float:
+        """When the phone last said anything, by the wheel's clock."""
+
 
 class AgentLink(Protocol):
     """One page of an agent, as others reach it."""
@@ -49,6 +52,7 @@ class Hub:
         self._phones: dict[str, list[PhoneLink]] = {}
         self._agents: dict[str, set[AgentLink]] = {}
         self._count = 0
+        self._emptied = asyncio.Event()
         self.draining = False
 
     @property
@@ -119,6 +123,12 @@ class Hub:
             case _:
                 assert_never(carried)
 
+    async def empty(self) -> None:
+        """Wait until no session is left."""
+        while self._count:
+            self._emptied.clear()
+            await self._emptied.wait()
+
     def lose_all(self) -> None:
         """The node's lease was swept: nothing that waits may be said any more, and everybody comes back."""
         for outbox in self._outboxes():
@@ -158,6 +168,8 @@ class Hub:
 
     def _went(self, kind: str, outbox: Outbox) -> None:
         self._count -= 1
+        if not self._count:
+            self._emptied.set()
         self._metrics.sessions.labels(kind).dec()
         self._metrics.session_closes.labels(kind, str(outbox.closing[0]) if outbox.closing else "peer").inc()
         if outbox.dropped:

@@ -14,7 +14,6 @@ from typing import Literal
 import structlog
 
 from protocol.errors import DialdeskError
-from server.relay import Relay
 from server.telemetry import Metrics
 from storage import nodes
 from storage.database import Database
@@ -99,12 +98,11 @@ class Lease:
         except DialdeskError:
             log.warning("no new lease yet")
 
-    async def give_up(self, relay: Relay) -> None:
+    async def give_up(self) -> None:
         """End this life on purpose."""
         self._until = 0.0
         async with self._database.transaction() as connection:
-            emitted = await nodes.retire(connection, self.boot_id)
-        relay.announce(emitted)
+            await nodes.retire(connection, self.boot_id)
 
     def _hold_from(self, asked: float) -> None:
         self._until = asked + self._length

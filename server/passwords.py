@@ -66,6 +66,16 @@ class Passwords:
         """Return the hash to keep. Raises UNAVAILABLE where too many wait."""
         return await self._in_turn(lambda: self._hasher.hash(_normal(password)))
 
+    async def given_or_new(self, given: str | None, username: str) -> tuple[str | None, str]:
+        """Return (what to tell, hash) for a password that somebody gave a user, which is not told again, or a new one.
+
+        Raises WEAK_PASSWORD.
+        """
+        if given is None:
+            return self.generate()
+        self.demand_strength(given, username)
+        return None, await self.hash(given)
+
     async def check(self, password_hash: str | None, password: str) -> bool:
         """Whether it is the password. Without a hash, for a user that is not there, "no" takes as long as any other.
 

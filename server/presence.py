@@ -52,18 +52,25 @@ class Presences:
         """Write what is said, for ever; what PostgreSQL does not take now is said again a second later."""
         while True:
             await self._wake.wait()
-            self._wake.clear()
-            unsaid, self._unsaid = self._unsaid, {}
-            try:
-                async with self._database.transaction() as connection:
-                    emitted = await nodes.tell_presence(connection, list(unsaid.values()))
-            except DialdeskError as error:
-                log.warning("presence not written", count=len(unsaid), cause=repr(error.__cause__))
-                self._unsaid = unsaid | self._unsaid
-                self._wake.set()
+            if not await self.flush():
                 await asyncio.sleep(1)
-            else:
-                self._relay.announce(emitted)
+
+    async def flush(self) -> bool:
+        """Write what is said and not written yet; False where PostgreSQL does not take it now."""
+        self._wake.clear()
+        unsaid, self._unsaid = self._unsaid, {}
+        if not unsaid:
+            return True
+        try:
+            async with self._database.transaction() as connection:
+                emitted = await nodes.tell_presence(connection, list(unsaid.values()))
+        except DialdeskError as error:
+            log.warning("presence not written", count=len(unsaid), cause=repr(error.__cause__))
+            self._unsaid = unsaid | self._unsaid
+            self._wake.set()
+            return False
+        self._relay.announce(emitted)
+        return True
 
     async def check(self, now: float, heard: Sequence[tuple[str, int, float]]) -> None:
         """Write when phones were last heard from, and close sessions that are no longer the true ones.

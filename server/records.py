@@ -6,7 +6,7 @@ unless `customers.reveal` is held.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,7 @@ from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
 from storage import records
 from storage.database import Connection, Database
-from storage.records import Key, Place, Reach, Wanted
+from storage.records import Key, Page, Place, Reach, Wanted
 
 MOST_EVENTS = 200
 """Events of a call that one answer shows."""
@@ -32,12 +32,6 @@ MOST_DAYS = 366
 """Days that statistics may span."""
 
 Order = Literal["newest", "changed", "due", "unrecorded"]
-_ORDERED_BY: dict[Order, str] = {
-    "newest": "created_at",
-    "changed": "updated_at",
-    "due": "follow_up_next_at",
-    "unrecorded": "ended_at",
-}
 _ASSUMED = [evidence.value for evidence, rank in RANK.items() if rank <= RANK[Evidence.ASSUMED]]
 
 Method = Literal["mobile", "cloud", "sip"]
@@ -208,7 +202,8 @@ class CallAnswer(Answer, frozen=True, kw_only=True):
 class CallPage(Answer, frozen=True, kw_only=True):
     """A page of calls. `nextCursor`, sent with the same parameters, brings the next; null on the last page.
 
-    With `updatedSince` it is never null: keep it, and ask again with it for what changes later.
+    A page may be short, or empty, and not the last, where few calls are of the kind asked for; `hasMore` tells. With
+    `updatedSince` the cursor is never null: keep it, and ask again with it for what changes later.
     """
 
     calls: list[CallRecord]
@@ -340,27 +335,28 @@ class Records:
             wanted = await _wanted(connection, identity, query)
             if query.updated_since is None:
                 place = _place(query.cursor, "newest")
-                rows = await records.newest(connection, reach, wanted, place, query.limit + 1)
-                return _page(identity, rows, "newest", query.limit)
+                return _told(identity, "newest", await records.newest(connection, reach, wanted, place, query.limit))
             since = _place(query.cursor, "changed") or (_utc(query.updated_since), "")
             settled = await records.settled(connection, self._settle)
-            rows = await records.changed(connection, reach, wanted, since, query.limit + 1, settled)
-            return _page(identity, rows, "changed", query.limit, since)
+            page = await records.changed(connection, reach, wanted, since, query.limit, settled)
+        return msgspec.structs.replace(
+            _told(identity, "changed", page), next_cursor=_cursor("changed", page.reached or since)
+        )
 
     async def follow_ups_due(self, identity: Identity, query: FollowUpsQuery) -> CallPage:
         """List calls whose next follow-up is due and not done, the longest due first."""
         before = None if query.before is None else _utc(query.before)
         place = _place(query.cursor, "due")
         async with self._database.connection() as connection:
-            rows = await records.due(connection, _reach(identity), query.user_id, before, place, query.limit + 1)
-        return _page(identity, rows, "due", query.limit)
+            page = await records.due(connection, _reach(identity), query.user_id, before, place, query.limit)
+        return _told(identity, "due", page)
 
     async def not_recorded(self, identity: Identity, query: UnrecordedQuery) -> CallPage:
         """List ended calls that the agent has not recorded yet, the last ended first."""
         place = _place(query.cursor, "unrecorded")
         async with self._database.connection() as connection:
-            rows = await records.unrecorded(connection, _reach(identity), query.user_id, place, query.limit + 1)
-        return _page(identity, rows, "unrecorded", query.limit)
+            page = await records.unrecorded(connection, _reach(identity), query.user_id, place, query.limit)
+        return _told(identity, "unrecorded", page)
 
     async def follow_up(self, identity: Identity, call_id: str, body: FollowUpBody) -> Done:
         """Record result, intention, note and the next follow-up of a call.
@@ -400,30 +396,29 @@ class Records:
         Connect rate = connected ÷ (finished - connectedAssumed - unknown): of the calls of which it is known whether
         they were answered, the share that was. Assumed and unknown ones stand apart and count neither way.
         """
+        rows: list[asyncpg.Record] = []
         async with self._database.connection() as connection:
             tenant = await records.tenant(connection, identity.tenant_id)
             first, last = _span(query.from_, query.to, tenant["today"])
-            rows = await records.statistics(
-                connection,
-                _reach(identity),
-                timezone=tenant["timezone"],
-                first=first,
-                last=last,
-                by=query.group_by,
-                weak=_ASSUMED,
-                user_id=query.user_id,
-                team_id=query.team_id,
-                call_method=query.call_method,
-                limit=MOST_ROWS + 1,
-            )
-        if len(rows) > MOST_ROWS:
-            raise DialdeskError("INVALID_FIELD", reason=f"more than {MOST_ROWS} rows; ask for fewer days or groups")
+            for begin, end in _months(first, last):
+                rows += await records.statistics(
+                    connection,
+                    _reach(identity),
+                    timezone=tenant["timezone"],
+                    first=begin,
+                    last=end,
+                    by=query.group_by,
+                    weak=_ASSUMED,
+                    user_id=query.user_id,
+                    team_id=query.team_id,
+                    call_method=query.call_method,
+                    limit=MOST_ROWS + 1,
+                )
+        grouped = _grouped(rows, query.group_by)
+        if len(grouped) > MOST_ROWS:
+            raise DialdeskError("INVALID_FIELD", reason=f"more than {MOST_ROWS} rows: ask for fewer days or one group")
         return StatisticsAnswer(
-            from_=first,
-            to=last,
-            timezone=tenant["timezone"],
-            rows=[TallyRow(**_tally([row]), **_keys(row, query.group_by)) for row in rows],
-            total=Tally(**_tally(rows)),
+            from_=first, to=last, timezone=tenant["timezone"], rows=grouped, total=Tally(**_tally(rows))
         )
 
     async def options(self, identity: Identity, request: RequestInfo) -> OptionsAnswer:
@@ -483,6 +478,12 @@ def _span(first: date | None, last: date | None, today: date) -> tuple[date, dat
     return first, last
 
 
+def _months(first: date, last: date) -> Iterator[tuple[date, date]]:
+    """A year of a large tenant is counted in parts, each well within the deadline of a statement."""
+    for begin in range(first.toordinal(), last.toordinal() + 1, 31):
+        yield date.fromordinal(begin), date.fromordinal(min(begin + 30, last.toordinal()))
+
+
 # --- pages ----------------------------------------------------------------------------------------------------------
 
 
@@ -510,16 +511,11 @@ def _place(text: str | None, order: Order) -> Place | None:
     return _utc(cursor.at), cursor.call_id
 
 
-def _page(
-    identity: Identity, rows: Sequence[asyncpg.Record], order: Order, limit: int, since: Place | None = None
-) -> CallPage:
-    """`rows` holds one more than the page where there is a next. A list that began at `since` always goes on."""
-    more, rows = len(rows) > limit, rows[:limit]
-    reached = (rows[-1][_ORDERED_BY[order]], rows[-1]["id"]) if rows else since
+def _told(identity: Identity, order: Order, page: Page) -> CallPage:
     return CallPage(
-        calls=[_record(row, identity) for row in rows],
-        next_cursor=_cursor(order, reached) if reached and (more or since) else None,
-        has_more=more,
+        calls=[_record(row, identity) for row in page.rows],
+        next_cursor=_cursor(order, page.reached) if page.more and page.reached else None,
+        has_more=page.more,
     )
 
 
@@ -602,18 +598,26 @@ def _ringing(row: asyncpg.Record) -> int | None:
     return max(0, (until - rung) // timedelta(seconds=1))
 
 
-_PARTS = ("calls", "finished", "connected", "connected_assumed", "unknown", "talk_seconds", "talk_seconds_assumed")
+_COUNTED = ("calls", "finished", "connected", "connected_assumed", "unknown", "talk_seconds", "talk_seconds_assumed")
 
 
 def _tally(rows: Sequence[asyncpg.Record]) -> dict[str, Any]:
-    """The fields of the Tally of these groups together: what was counted, and what follows from it."""
-    parts: dict[str, Any] = {part: sum(row[part] for row in rows) for part in _PARTS}
-    known = parts["finished"] - parts["connected_assumed"] - parts["unknown"]
+    """The fields of a Tally of these counts together: the sums, and what follows from them."""
+    sums: dict[str, Any] = {name: sum(row[name] for row in rows) for name in _COUNTED}
+    known = sums["finished"] - sums["connected_assumed"] - sums["unknown"]
     timed = sum(row["timed"] for row in rows)
-    return parts | {
-        "connect_rate": round(parts["connected"] / known, 4) if known else None,
-        "average_talk_seconds": round(parts["talk_seconds"] / timed, 1) if timed else None,
+    return sums | {
+        "connect_rate": round(sums["connected"] / known, 4) if known else None,
+        "average_talk_seconds": round(sums["talk_seconds"] / timed, 1) if timed else None,
     }
+
+
+def _grouped(rows: Sequence[asyncpg.Record], by: Sequence[Key]) -> list[TallyRow]:
+    groups: dict[tuple[Any, ...], list[asyncpg.Record]] = {}
+    for row in rows:
+        groups.setdefault(tuple(_keys(row, by).values()), []).append(row)
+    in_order = sorted(groups, key=lambda key: [(part is None, str(part)) for part in key])
+    return [TallyRow(**_tally(groups[key]), **_keys(groups[key][0], by)) for key in in_order]
 
 
 _NAMED: dict[Key, tuple[str, ...]] = {

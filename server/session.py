@@ -65,7 +65,7 @@ EARLY_BOUND = 256
 
 
 class Sessions:
-    """What all sessions of a node share; `phone` and `agent` are the ASGI applications of the socket routes."""
+    """What all sessions of a node share; an ASGI application of the socket routes."""
 
     def __init__(
         self,
@@ -101,6 +101,17 @@ class Sessions:
             messages_per_second=config.messages_per_second,
             message_burst=config.message_burst,
         )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a WebSocket by its path."""
+        match scope["path"]:
+            case "/ws/phone" | "/ws":
+                await self.phone(scope, receive, send)
+            case "/ws/agent":
+                await self.agent(scope, receive, send)
+            case _:
+                await receive()
+                await self._refuse(DialdeskError("NOT_FOUND", what="path"), scope, send)
 
     async def phone(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`/ws/phone` and `/ws`: a work phone, by its device token."""
@@ -159,11 +170,15 @@ class Sessions:
         else:
             await send({"type": "websocket.accept"})
             return identity
-        status, body, headers = error_answer(refusal, request)
+        await self._refuse(refusal, scope, send)
+        return None
+
+    @staticmethod
+    async def _refuse(error: DialdeskError, scope: Scope, send: Send) -> None:
+        status, body, headers = error_answer(error, request_info(scope))
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "websocket.http.response.start", "status": status, "headers": raw})
         await send({"type": "websocket.http.response.body", "body": body})
-        return None
 
 
 class PhoneSession:
@@ -404,7 +419,7 @@ class AgentSession:
     async def _welcome(self, hello: Hello) -> None:
         before, self.last_seq = self.last_seq, None  # from here on events wait in `_early`
         try:
-            snapshot = await self._shared.agents.snapshot(self.user_id, hello.last_seq)
+            snapshot = await self._shared.agents.snapshot(self._identity.tenant_id, self.user_id, hello.last_seq)
         except DialdeskError:
             self._early, self.last_seq = [], before
             raise

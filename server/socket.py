@@ -16,7 +16,7 @@ class CuttableWebSocket(WebSocketsSansIOProtocol):
         """Put the abort into the scope, before the application is run with it."""
         super().handle_connect(event)
         if not self.close_sent:
-            self.scope["extensions"][_EXTENSION] = {"abort": self.transport.abort}  # type: ignore[typeddict-item,index]
+            self.scope["extensions"][_EXTENSION] = {"abort": self.transport.abort}
 
 
 def abort_of(scope: Scope) -> Callable[[], None]:

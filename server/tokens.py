@@ -1,8 +1,11 @@
 """Tokens as text: random ones, of which only a digest is kept, and access tokens, which are signed and not kept."""
 
 import hashlib
+import re
 import secrets
+import string
 import time
+import zlib
 from typing import Final
 
 import jwt
@@ -20,6 +23,9 @@ LEEWAY: Final = 30
 LONGEST: Final = 512
 """Characters. Ours have 300; a longer one could nest its JSON deeper than the decoder goes."""
 
+_BASE62: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_API_KEY: Final = re.compile(r"ddk_[0-9A-Za-z]{38}", re.ASCII)
+
 
 def new_token(prefix: str) -> str:
     """Return `<prefix>_` and 256 random bits as 43 characters."""
@@ -31,7 +37,18 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-class AccessClaims(msgspec.Struct, frozen=True):
+def new_api_key() -> str:
+    """Return `ddk_`, 32 random characters (190 bits) and 6 of checksum: a scanner that finds one knows it for ours."""
+    key = "ddk_" + "".join(secrets.choice(_BASE62) for _ in range(32))
+    return key + _checksum(key)
+
+
+def is_api_key(text: str) -> bool:
+    """Whether the form and the checksum are right; one that was cut short or mistyped never reaches the database."""
+    return _API_KEY.fullmatch(text) is not None and _checksum(text[:-6]) == text[-6:]
+
+
+class Claims(msgspec.Struct, frozen=True, tag="login"):
     """What an access token says: whose it is, and from which login. Whether that still holds is in the database."""
 
     user_id: str
@@ -45,7 +62,7 @@ class AccessTokens:
         self._key = HKDF(SHA256(), length=32, salt=None, info=b"dialdesk access token").derive(secret_key.encode())
         self.ttl = round(ttl)
 
-    def mint(self, claims: AccessClaims) -> str:
+    def mint(self, claims: Claims) -> str:
         """Return a token that is good for `ttl` seconds, as long as the login is."""
         now = int(time.time())
         return jwt.encode(
@@ -61,7 +78,7 @@ class AccessTokens:
             algorithm="HS256",
         )
 
-    def read(self, token: str) -> AccessClaims:
+    def read(self, token: str) -> Claims:
         """Return the claims. Raises TOKEN_EXPIRED, or UNAUTHENTICATED for what is no access token of ours."""
         try:
             if len(token) > LONGEST:
@@ -79,4 +96,10 @@ class AccessTokens:
             raise DialdeskError("TOKEN_EXPIRED") from error
         except jwt.InvalidTokenError as error:
             raise DialdeskError("UNAUTHENTICATED") from error
-        return AccessClaims(claims["sub"], claims["sid"])
+        return Claims(claims["sub"], claims["sid"])
+
+
+def _checksum(text: str) -> str:
+    """CRC-32 in six characters of base 62."""
+    crc = zlib.crc32(text.encode())
+    return "".join(_BASE62[crc // 62**place % 62] for place in range(5, -1, -1))

@@ -22,16 +22,15 @@ from server.wheel import Wheel
 log = structlog.get_logger()
 
 M = TypeVar("M")
-P_contra = TypeVar("P_contra", contravariant=True)
 
 
-class Speaker(Protocol[P_contra]):
+class Speaker(Protocol[M]):
     """What a kind of session makes of what its wire brings."""
 
-    async def opened(self, envelope: Envelope[P_contra]) -> None:
+    async def opened(self, envelope: Envelope[M]) -> None:
         """The first message came. Answer it with WELCOME, or close the outbox."""
 
-    async def heard(self, envelope: Envelope[P_contra]) -> None:
+    async def heard(self, envelope: Envelope[M]) -> None:
         """Act on a message. A DialdeskError is told to the peer; any other is logged and told as INTERNAL."""
 
     def silent(self) -> None:

@@ -116,10 +116,15 @@ async def create_tenant(
     return tenant_id
 
 
-async def find_tenant(connection: Connection, tenant_id: str, *, lock: bool = False) -> Tenant | None:
-    """Return a tenant; with `lock` nobody else changes it, or who its admins are, before the transaction ends."""
+async def get_tenant(connection: Connection, tenant_id: str, *, lock: bool = False) -> Tenant:
+    """Return a tenant; with `lock` nobody else changes it, or who its admins are, before the transaction ends.
+
+    Raises NOT_FOUND.
+    """
     row = await connection.fetchrow(_SQL["lock_tenant" if lock else "tenant"], tenant_id)
-    return None if row is None else _tenant(row)
+    if row is None:
+        raise DialdeskError("NOT_FOUND", what="tenant")
+    return _tenant(row)
 
 
 async def list_tenants(connection: Connection, page: Page, text: str | None = None) -> tuple[int, list[Tenant]]:
@@ -254,7 +259,7 @@ async def create_user(
     return user_id
 
 
-async def find_user(
+async def get_user(
     connection: Connection,
     tenant_id: str | None,
     user_id: str,
@@ -262,12 +267,17 @@ async def find_user(
     only_user: str | None = None,
     only_teams: Sequence[str] | None = None,
     lock: bool = False,
-) -> User | None:
-    """Return a user within reach; with `lock` nobody else changes it, or signs in as it, before the transaction ends."""
+) -> User:
+    """Return a user within reach; with `lock` nobody else changes it, or signs in as it, before the transaction ends.
+
+    Raises NOT_FOUND.
+    """
     if lock:
         await connection.execute(_SQL["lock_user"], tenant_id, user_id)
     row = await connection.fetchrow(_SQL["user"], tenant_id, user_id, only_user, only_teams)
-    return None if row is None else _user(row)
+    if row is None:
+        raise DialdeskError("NOT_FOUND", what="user")
+    return _user(row)
 
 
 async def list_users(connection: Connection, tenant_id: str, search: UserSearch, page: Page) -> tuple[int, list[User]]:

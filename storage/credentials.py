@@ -43,6 +43,15 @@ class LoginStanding(msgspec.Struct, frozen=True, kw_only=True):
     suspended: bool
 
 
+class EndedLogin(msgspec.Struct, frozen=True, kw_only=True):
+    """A login that was ended, and the nodes that hold pages of its user: their sockets are to be closed."""
+
+    id: str
+    user_id: str
+    tenant_id: str | None
+    nodes: list[str]
+
+
 class KeyStanding(msgspec.Struct, frozen=True, kw_only=True):
     """An API key, as of now; `over` where it was revoked or has expired, `unseen` where it was not used for a minute."""
 
@@ -162,15 +171,15 @@ async def extend_login(connection: Connection, login_id: str, ttl: float) -> str
     return user_id
 
 
-async def end_login(connection: Connection, login_id: str, reason: str) -> tuple[str, str | None] | None:
-    """Revoke a login and return (user id, tenant id); None where it was revoked before."""
+async def end_login(connection: Connection, login_id: str, reason: str) -> EndedLogin | None:
+    """Revoke a login and return it; None where it was revoked before."""
     row = await connection.fetchrow(_SQL["end_login"], login_id, reason)
-    return None if row is None else (row["user_id"], row["tenant_id"])
+    return None if row is None else EndedLogin(**row)
 
 
-async def end_logins(connection: Connection, user_id: str, reason: str, but: str | None = None) -> list[str]:
+async def end_logins(connection: Connection, user_id: str, reason: str, but: str | None = None) -> list[EndedLogin]:
     """Revoke the logins of a user, all or all but one, and return those that were live."""
-    return [row["id"] for row in await connection.fetch(_SQL["end_logins"], user_id, but, reason)]
+    return [EndedLogin(**row) for row in await connection.fetch(_SQL["end_logins"], user_id, but, reason)]
 
 
 async def find_login(connection: Connection, login_id: str, user_id: str) -> LoginStanding | None:
@@ -192,25 +201,12 @@ async def find_login(connection: Connection, login_id: str, user_id: str) -> Log
     )
 
 
-async def over(connection: Connection, login_ids: Sequence[str]) -> list[str]:
-    """Return which of these logins no socket may go on under: ended, expired, of a disabled user or suspended tenant.
-
-    A node asks this of its open sessions every few seconds, since the message that closes a socket may be lost.
-    """
-    return [row["id"] for row in await connection.fetch(_SQL["over"], list(login_ids))]
-
-
 async def expire(connection: Connection) -> int:
     """Drop logins that ended a week ago, at most 5,000 at once; returns how many went."""
     return int((await connection.execute(_SQL["expire"])).removeprefix("DELETE "))
 
 
-# ---------- whose sockets a change closes -------------------------------------------------------------------------------
-
-
-async def pages_of_user(connection: Connection, user_id: str) -> list[str]:
-    """Return the nodes that hold pages of an agent."""
-    return [row["node"] for row in await connection.fetch(_SQL["pages_of_user"], user_id)]
+# ---------- what a suspended tenant closes -----------------------------------------------------------------------------------
 
 
 async def pages_of_tenant(connection: Connection, tenant_id: str) -> dict[str, list[str]]:
@@ -296,15 +292,15 @@ async def list_api_keys(connection: Connection, tenant_id: str, page: Page) -> t
     ]
 
 
-async def revoke_api_key(connection: Connection, tenant_id: str, key_id: str) -> list[tuple[str, str]] | None:
-    """Revoke a key and the logins that grew from it, and return these as (login id, user id).
+async def revoke_api_key(connection: Connection, tenant_id: str, key_id: str) -> list[EndedLogin] | None:
+    """Revoke a key and the logins that grew from it, and return these.
 
     None where the key was revoked before or is not the tenant's, which `has_api_key` tells apart.
     """
     if await connection.fetchval(_SQL["revoke_api_key"], tenant_id, key_id) is None:
         return None
     rows = await connection.fetch(_SQL["end_logins_of_key"], key_id, "api_key_revoked")
-    return [(row["id"], row["user_id"]) for row in rows]
+    return [EndedLogin(**row) for row in rows]
 
 
 async def has_api_key(connection: Connection, tenant_id: str, key_id: str) -> bool:

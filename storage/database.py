@@ -10,13 +10,14 @@ import ssl as _ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from protocol.errors import DialdeskError
 
-Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
@@ -46,7 +47,7 @@ class Database:
     rule refuses a row. Other errors of SQL are ours to mend and pass as they are.
     """
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], timeout: float) -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout: float) -> None:
         self._pool = pool
         self._timeout = timeout
 

@@ -316,8 +316,6 @@ class _PostgreSQL:
     @contextmanager
     def _draft(self) -> Iterator[Path]:
         """A folder that becomes the cluster when the block ends well: half a cluster is never taken for one."""
-        for unfinished in self.data.glob("postgres-*"):
-            shutil.rmtree(unfinished)
         draft = Path(tempfile.mkdtemp(prefix="postgres-", dir=self.data))
         if self._user is not None:
             os.chown(draft, *self._user)
@@ -327,6 +325,8 @@ class _PostgreSQL:
             access.flush()
             os.fsync(access.fileno())
         draft.rename(self._cluster)
+        for unfinished in self.data.glob("postgres-*"):  # whose makers have ended: we had their lock
+            shutil.rmtree(unfinished)
 
     async def _finish(self, cluster: Path, argv: list[str], *, stdin: str = "") -> None:
         """Run one of PostgreSQL's programs to its end."""

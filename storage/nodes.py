@@ -55,16 +55,20 @@ async def renew(connection: Connection, boot_id: str, lease: float) -> bool:
     return await connection.fetchval(_SQL["renew"], boot_id, lease) is not None
 
 
-async def retire(connection: Connection, boot_id: str) -> list[Emitted]:
-    """End a life on purpose: what the node still holds is given up at once. In a transaction."""
+async def retire(connection: Connection, boot_id: str) -> None:
+    """End a life on purpose: phones that are still here have their grace to come back elsewhere. In a transaction."""
     await connection.execute(_SQL["retire"], boot_id)
-    return await _give_up(connection, [boot_id])
+    await connection.execute(_SQL["sweep_agents"], [boot_id])
+    await connection.execute(_SQL["release_devices"], boot_id)
 
 
 async def sweep(connection: Connection) -> tuple[list[str], list[Emitted]]:
     """Take the leases of nodes that did not renew, and all they held: (boot ids, events). In a transaction."""
     swept = [row["boot_id"] for row in await connection.fetch(_SQL["sweep_nodes"])]
-    return swept, await _give_up(connection, swept) if swept else []
+    if not swept:
+        return [], []
+    await connection.execute(_SQL["sweep_agents"], swept)
+    return swept, await _tell_offline(connection, await connection.fetch(_SQL["sweep_devices"], swept))
 
 
 async def forget(connection: Connection) -> None:
@@ -181,11 +185,6 @@ async def attend(connection: Connection, user_id: str, node: str) -> None:
 async def leave(connection: Connection, user_id: str, node: str) -> None:
     """This node holds no page of the agent any more."""
     await connection.execute(_SQL["leave"], user_id, node)
-
-
-async def _give_up(connection: Connection, nodes: list[str]) -> list[Emitted]:
-    await connection.execute(_SQL["sweep_agents"], nodes)
-    return await _tell_offline(connection, await connection.fetch(_SQL["sweep_devices"], nodes))
 
 
 async def _tell_offline(connection: Connection, rows: Sequence[Any]) -> list[Emitted]:

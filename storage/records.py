@@ -11,8 +11,12 @@ from storage.database import Connection, queries
 
 _SQL = queries("records")
 
+MOST_LOOKED_AT = 10_000
+"""Calls that are looked at for one page, where not all that are found by index are wanted."""
+
 Place = tuple[datetime, str]
 """Where a page ended: the time its list is ordered by, and the call's id."""
+_START = (None, None)
 
 Key = Literal["day", "agent", "team", "line", "method"]
 """What statistics are counted by."""
@@ -29,18 +33,30 @@ class Reach(msgspec.Struct, frozen=True):
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What a listed call must be; a field that is None asks nothing. The number is E.164, the times half-open."""
 
-    status: str | None = None
     outcomes: Collection[str] = ()
     call_method: str | None = None
+    device_id: str | None = None
+    status: str | None = None
     user_id: str | None = None
     team_id: str | None = None
-    device_id: str | None = None
     customer_id: str | None = None
     customer_phone: str | None = None
     order_id: str | None = None
     external_id: str | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """At most as many rows as were asked for, how far the list was looked at for them, and whether it goes on there.
+
+    It may hold fewer rows, even none, and yet go on: what no index finds is looked for in so many calls at a time that
+    a page takes milliseconds however rare it is.
+    """
+
+    rows: list[asyncpg.Record]
+    reached: Place | None
+    more: bool
 
 
 class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,11 +85,12 @@ async def events(connection: Connection, tenant_id: str, call_id: str, limit: in
     return await connection.fetch(_SQL["events"], tenant_id, call_id, limit)
 
 
-async def newest(
-    connection: Connection, reach: Reach, wanted: Wanted, after: Place | None, limit: int
-) -> list[asyncpg.Record]:
+async def newest(connection: Connection, reach: Reach, wanted: Wanted, after: Place | None, limit: int) -> Page:
     """Return calls made before the place `after`, newest first."""
-    return await connection.fetch(_SQL["newest"], *_whose(reach), *(after or (None, None)), limit, *_what(wanted))
+    judged = bool(wanted.outcomes) or wanted.call_method is not None or wanted.device_id is not None
+    look = _look(limit, judged, len(reach.teams or ()))
+    rows = await connection.fetch(_SQL["newest"], *_whose(reach), *(after or _START), limit + 1, look, *_what(wanted))
+    return _page(rows, "created_at", limit)
 
 
 async def settled(connection: Connection, margin: float) -> datetime:
@@ -89,23 +106,31 @@ async def settled(connection: Connection, margin: float) -> datetime:
 
 async def changed(
     connection: Connection, reach: Reach, wanted: Wanted, after: Place, limit: int, before: datetime
-) -> list[asyncpg.Record]:
+) -> Page:
     """Return calls last changed after the place `after` and before the moment `before`, in order of change."""
-    return await connection.fetch(_SQL["changed"], *_whose(reach), *after, limit, *_what(wanted), before)
+    judged = reach != Reach(reach.tenant_id, None, None) or wanted != Wanted()
+    rows = await connection.fetch(
+        _SQL["changed"], *_whose(reach), *after, limit + 1, _look(limit, judged), *_what(wanted), before
+    )
+    return _page(rows, "updated_at", limit)
 
 
 async def due(
     connection: Connection, reach: Reach, user_id: str | None, before: datetime | None, after: Place | None, limit: int
-) -> list[asyncpg.Record]:
+) -> Page:
     """Return calls whose next follow-up is due at `before` (now, if None) and not done, the longest due first."""
-    return await connection.fetch(_SQL["due"], *_whose(reach), *(after or (None, None)), limit, user_id, before)
+    look = _look(limit, reach.teams is not None)
+    rows = await connection.fetch(_SQL["due"], *_whose(reach), *(after or _START), limit + 1, look, user_id, before)
+    return _page(rows, "follow_up_next_at", limit)
 
 
 async def unrecorded(
     connection: Connection, reach: Reach, user_id: str | None, after: Place | None, limit: int
-) -> list[asyncpg.Record]:
+) -> Page:
     """Return ended calls that nobody recorded anything of, the last ended first."""
-    return await connection.fetch(_SQL["unrecorded"], *_whose(reach), *(after or (None, None)), limit, user_id)
+    look = _look(limit, reach.teams is not None)
+    rows = await connection.fetch(_SQL["unrecorded"], *_whose(reach), *(after or _START), limit + 1, look, user_id)
+    return _page(rows, "ended_at", limit)
 
 
 async def follow_up(connection: Connection, reach: Reach, call_id: str, record: FollowUp, by: str) -> bool:
@@ -174,12 +199,12 @@ def _whose(reach: Reach) -> tuple[str, str | None, list[str] | None]:
 
 def _what(wanted: Wanted) -> tuple[Any, ...]:
     return (
-        wanted.status,
         list(wanted.outcomes) or None,
         wanted.call_method,
+        wanted.device_id,
+        wanted.status,
         wanted.user_id,
         wanted.team_id,
-        wanted.device_id,
         wanted.customer_id,
         wanted.customer_phone,
         wanted.order_id,
@@ -187,3 +212,22 @@ def _what(wanted: Wanted) -> tuple[Any, ...]:
         wanted.created_from,
         wanted.created_to,
     )
+
+
+def _look(limit: int, judged: bool, teams: int = 1) -> int:
+    """How many calls to look at for `limit` rows and one more, in each of so many teams."""
+    return max(limit + 1, MOST_LOOKED_AT // max(teams, 1)) if judged else limit + 1
+
+
+def _page(rows: Sequence[asyncpg.Record], ordered_by: str, limit: int) -> Page:
+    taken: list[asyncpg.Record] = []
+    reached: Place | None = None
+    for row in rows:
+        if row["wanted"]:
+            if len(taken) == limit:
+                return Page(taken, reached, more=True)
+            taken.append(row)
+        reached = row[ordered_by], row["id"]
+        if row["edge"]:
+            return Page(taken, reached, more=True)
+    return Page(taken, reached, more=False)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import hashlib
 import os
 import secrets
 import threading
@@ -12,20 +13,21 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import msgspec
 import pytest
 import uvloop
 from redis.asyncio import Redis
 
+from protocol.identifiers import new_id
 from server.config import Config, read_config
 from storage.database import Database, open_database
 from storage.embedded import running
 from storage.migrate import migrate
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that serves in production."""
-    return uvloop.EventLoopPolicy()
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests on the loop that serves in production."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Neighbours:
@@ -110,6 +112,63 @@ def configure(database_url: str, neighbours: Neighbours) -> Callable[..., Config
 def config(configure: Callable[..., Config]) -> Config:
     """The configuration of this test."""
     return configure()
+
+
+class Office:
+    """A tenant with people and phones, made straight in the database."""
+
+    def __init__(self, database: Database, tenant_id: str) -> None:
+        self._database = database
+        self.tenant_id = tenant_id
+
+    async def agent(self, role: str = "agent", team_id: str | None = None, password_hash: str = "-") -> str:
+        """Add a user and return its id; its user name is the id too."""
+        user_id = new_id("user")
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO app_user (id, tenant_id, team_id, role, username, name, password_hash)"
+                " VALUES ($1, $2, $3, $4, $1, $1, $5)",
+                user_id,
+                self.tenant_id,
+                team_id,
+                role,
+                password_hash,
+            )
+            await connection.execute(
+                "INSERT INTO agent_stream (user_id, tenant_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                user_id,
+                self.tenant_id,
+            )
+        return user_id
+
+    async def phone(self, user_id: str, *, online: bool = True, token: str | None = None, **capabilities: bool) -> str:
+        """Add a bound phone and return its id; without a socket it is in grace, or offline."""
+        device_id = new_id("dev")
+        can = {"autoDial": True, "hangUp": True, "answerSignal": True, "recording": False, **capabilities}
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
+                " app_version, token_hash, online_status, capabilities)"
+                " VALUES ($1, $2, 'hw-' || $1, $3, '+8613800000000', 'Phone', 'Model', 'android', '14', '1.0', $4, $5, $6)",
+                device_id,
+                self.tenant_id,
+                user_id,
+                hashlib.sha256((token or device_id).encode()).digest(),
+                "online" if online else "offline",
+                msgspec.json.encode(can).decode(),
+            )
+        return device_id
+
+
+@pytest.fixture
+async def office(database: Database) -> Office:
+    """A tenant of this test."""
+    tenant_id = new_id("tenant")
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO tenant (id, code, name) VALUES ($1, $2, 'Office')", tenant_id, f"t{secrets.token_hex(6)}"
+        )
+    return Office(database, tenant_id)
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -54,23 +54,25 @@ WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()
 RETURNING user_id;
 
 -- name: end_login
--- Revoke one login; no row where it was revoked before.
+-- Revoke one login and tell the nodes that hold pages of its user; no row where it was revoked before.
 UPDATE login l SET revoked_at = now(), revoke_reason = $2
 FROM app_user u
 WHERE l.id = $1 AND l.revoked_at IS NULL AND u.id = l.user_id
-RETURNING l.user_id, u.tenant_id;
+RETURNING l.id, l.user_id, u.tenant_id, ARRAY(SELECT n.node FROM agent_node n WHERE n.user_id = l.user_id) AS nodes;
 
 -- name: end_logins
 -- Revoke the logins of a user, but for the one that asks.
-UPDATE login SET revoked_at = now(), revoke_reason = $3
-WHERE user_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $2
-RETURNING id;
+UPDATE login l SET revoked_at = now(), revoke_reason = $3
+FROM app_user u
+WHERE l.user_id = $1 AND l.revoked_at IS NULL AND l.id IS DISTINCT FROM $2 AND u.id = l.user_id
+RETURNING l.id, l.user_id, u.tenant_id, ARRAY(SELECT n.node FROM agent_node n WHERE n.user_id = l.user_id) AS nodes;
 
 -- name: end_logins_of_key
 -- Revoke the logins that grew from an API key.
-UPDATE login SET revoked_at = now(), revoke_reason = $2
-WHERE api_key_id = $1 AND revoked_at IS NULL
-RETURNING id, user_id;
+UPDATE login l SET revoked_at = now(), revoke_reason = $2
+FROM app_user u
+WHERE l.api_key_id = $1 AND l.revoked_at IS NULL AND u.id = l.user_id
+RETURNING l.id, l.user_id, u.tenant_id, ARRAY(SELECT n.node FROM agent_node n WHERE n.user_id = l.user_id) AS nodes;
 
 -- name: by_login
 -- All that a request of a user is judged on. The tenant is not known before this row is read; a login that grew from an
@@ -108,21 +110,6 @@ WHERE id = $1 AND coalesce(last_used_at < now() - interval '1 minute', true);
 SELECT d.id, d.tenant_id, d.hardware_id, d.user_id, u.disabled_at IS NOT NULL AS disabled, t.status = 'suspended' AS suspended
 FROM device d JOIN app_user u ON u.id = d.user_id JOIN tenant t ON t.id = d.tenant_id
 WHERE d.token_hash = $1 AND d.unbound_at IS NULL;
-
--- name: over
--- Which of these logins no socket may go on under.
-SELECT asked.id
-FROM unnest($1::text[]) AS asked (id)
-WHERE NOT EXISTS (
-    SELECT
-    FROM login l JOIN app_user u ON u.id = l.user_id LEFT JOIN tenant t ON t.id = u.tenant_id
-    WHERE l.id = asked.id AND l.revoked_at IS NULL AND l.expires_at > now() AND u.disabled_at IS NULL
-        AND t.status IS DISTINCT FROM 'suspended'
-);
-
--- name: pages_of_user
--- The nodes that hold pages of an agent.
-SELECT node FROM agent_node WHERE user_id = $1;
 
 -- name: pages_of_tenant
 -- The nodes that hold pages of a tenant's agents.

@@ -13,6 +13,11 @@ RETURNING boot_id;
 -- A process leaves on purpose: its lease ends now, and the sweep finds nothing left.
 UPDATE node SET leased_until = now(), swept_at = coalesce(swept_at, now()) WHERE boot_id = $1;
 
+-- name: release_devices
+-- A node that leaves on purpose gives its phones their grace: they are on their way to another.
+UPDATE device SET node = NULL, lost_at = now()
+WHERE id IN (SELECT id FROM device WHERE node = $1 ORDER BY id FOR UPDATE);
+
 -- name: sweep_nodes
 -- Take the lease of nodes that did not renew it.
 UPDATE node SET swept_at = now()

@@ -21,23 +21,34 @@ ORDER BY id
 LIMIT $3;
 
 -- name: newest
--- Calls within reach, newest first. Each team is read by its own index; without teams there is one row to read for, and
--- no condition looks at it.
+-- Calls within reach, newest first. Like every list here it looks at $7 calls at most, found by index, and returns those
+-- that are wanted and the last one looked at, the edge. Each team is looked at by its own index; without teams there is
+-- one row to look for, and no condition on it.
 SELECT c.*, u.name AS user_name
 FROM (SELECT DISTINCT unnest(coalesce($3::text[], '{everyone}'))) AS reached (team_id)
 CROSS JOIN LATERAL (
     SELECT *
-    FROM call
-    WHERE tenant_id = $1
-        AND ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = reached.team_id)
-        AND ($4::timestamptz IS NULL OR (created_at, id) < ($4, $5))
-        AND ($7::text IS NULL OR status = $7) AND ($8::text[] IS NULL OR outcome = ANY ($8))
-        AND ($9::text IS NULL OR call_method = $9)
-        AND ($10::text IS NULL OR user_id = $10) AND ($11::text IS NULL OR team_id = $11)
-        AND ($12::text IS NULL OR device_id = $12)
-        AND ($13::text IS NULL OR customer_id = $13) AND ($14::text IS NULL OR customer_phone = $14)
-        AND ($15::text IS NULL OR order_id = $15) AND ($16::text IS NULL OR external_id = $16)
-        AND ($17::timestamptz IS NULL OR created_at >= $17) AND ($18::timestamptz IS NULL OR created_at < $18)
+    FROM (
+        SELECT *,
+            ($8::text[] IS NULL OR outcome = ANY ($8)) AND ($9::text IS NULL OR call_method = $9)
+                AND ($10::text IS NULL OR device_id = $10) AS wanted,
+            row_number() OVER () = $7 AS edge
+        FROM (
+            SELECT *
+            FROM call
+            WHERE tenant_id = $1
+                AND ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = reached.team_id)
+                AND ($4::timestamptz IS NULL OR (created_at, id) < ($4, $5))
+                AND ($11::text IS NULL OR status = $11)
+                AND ($12::text IS NULL OR user_id = $12) AND ($13::text IS NULL OR team_id = $13)
+                AND ($14::text IS NULL OR customer_id = $14) AND ($15::text IS NULL OR customer_phone = $15)
+                AND ($16::text IS NULL OR order_id = $16) AND ($17::text IS NULL OR external_id = $17)
+                AND ($18::timestamptz IS NULL OR created_at >= $18) AND ($19::timestamptz IS NULL OR created_at < $19)
+            ORDER BY created_at DESC, id DESC
+            LIMIT $7
+        ) looked
+    ) judged
+    WHERE wanted OR edge
     ORDER BY created_at DESC, id DESC
     LIMIT $6
 ) c
@@ -56,46 +67,69 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 -- name: changed
 -- Calls within reach in the order of their last change, from a place on, as far as that order is settled.
 SELECT c.*, u.name AS user_name
-FROM call c
+FROM (
+    SELECT *,
+        ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = ANY ($3))
+            AND ($8::text[] IS NULL OR outcome = ANY ($8)) AND ($9::text IS NULL OR call_method = $9)
+            AND ($10::text IS NULL OR device_id = $10) AND ($11::text IS NULL OR status = $11)
+            AND ($12::text IS NULL OR user_id = $12) AND ($13::text IS NULL OR team_id = $13)
+            AND ($14::text IS NULL OR customer_id = $14) AND ($15::text IS NULL OR customer_phone = $15)
+            AND ($16::text IS NULL OR order_id = $16) AND ($17::text IS NULL OR external_id = $17)
+            AND ($18::timestamptz IS NULL OR created_at >= $18) AND ($19::timestamptz IS NULL OR created_at < $19) AS wanted,
+        row_number() OVER () = $7 AS edge
+    FROM (
+        SELECT *
+        FROM call
+        WHERE tenant_id = $1 AND (updated_at, id) > ($4, $5) AND updated_at < $20
+        ORDER BY updated_at, id
+        LIMIT $7
+    ) looked
+) c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
-WHERE c.tenant_id = $1
-    AND ($2::text IS NULL OR c.user_id = $2) AND ($3::text[] IS NULL OR c.team_id = ANY ($3))
-    AND (c.updated_at, c.id) > ($4, $5)
-    AND ($7::text IS NULL OR c.status = $7) AND ($8::text[] IS NULL OR c.outcome = ANY ($8))
-    AND ($9::text IS NULL OR c.call_method = $9)
-    AND ($10::text IS NULL OR c.user_id = $10) AND ($11::text IS NULL OR c.team_id = $11)
-    AND ($12::text IS NULL OR c.device_id = $12)
-    AND ($13::text IS NULL OR c.customer_id = $13) AND ($14::text IS NULL OR c.customer_phone = $14)
-    AND ($15::text IS NULL OR c.order_id = $15) AND ($16::text IS NULL OR c.external_id = $16)
-    AND ($17::timestamptz IS NULL OR c.created_at >= $17) AND ($18::timestamptz IS NULL OR c.created_at < $18)
-    AND c.updated_at < $19
+WHERE wanted OR edge
 ORDER BY c.updated_at, c.id
 LIMIT $6;
 
 -- name: due
 -- Calls within reach whose next follow-up is due and not made, the longest due first.
 SELECT c.*, u.name AS user_name
-FROM call c
+FROM (
+    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) AS wanted, row_number() OVER () = $7 AS edge
+    FROM (
+        SELECT *
+        FROM call
+        WHERE tenant_id = $1
+            AND ($2::text IS NULL OR user_id = $2) AND ($8::text IS NULL OR user_id = $8)
+            AND follow_up_next_at IS NOT NULL AND follow_up_done_at IS NULL
+            AND ($4::timestamptz IS NULL OR (follow_up_next_at, id) > ($4, $5))
+            AND follow_up_next_at <= coalesce($9, now())
+        ORDER BY follow_up_next_at, id
+        LIMIT $7
+    ) looked
+) c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
-WHERE c.tenant_id = $1
-    AND ($2::text IS NULL OR c.user_id = $2) AND ($3::text[] IS NULL OR c.team_id = ANY ($3))
-    AND ($4::timestamptz IS NULL OR (c.follow_up_next_at, c.id) > ($4, $5))
-    AND ($7::text IS NULL OR c.user_id = $7)
-    AND c.follow_up_next_at IS NOT NULL AND c.follow_up_done_at IS NULL
-    AND c.follow_up_next_at <= coalesce($8, now())
+WHERE wanted OR edge
 ORDER BY c.follow_up_next_at, c.id
 LIMIT $6;
 
 -- name: unrecorded
 -- Calls within reach that ended without a record of the agent, the last ended first.
 SELECT c.*, u.name AS user_name
-FROM call c
+FROM (
+    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) AS wanted, row_number() OVER () = $7 AS edge
+    FROM (
+        SELECT *
+        FROM call
+        WHERE tenant_id = $1
+            AND ($2::text IS NULL OR user_id = $2) AND ($8::text IS NULL OR user_id = $8)
+            AND ended_at IS NOT NULL AND followed_up_at IS NULL
+            AND ($4::timestamptz IS NULL OR (ended_at, id) < ($4, $5))
+        ORDER BY ended_at DESC, id DESC
+        LIMIT $7
+    ) looked
+) c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
-WHERE c.tenant_id = $1
-    AND ($2::text IS NULL OR c.user_id = $2) AND ($3::text[] IS NULL OR c.team_id = ANY ($3))
-    AND ($4::timestamptz IS NULL OR (c.ended_at, c.id) < ($4, $5))
-    AND ($7::text IS NULL OR c.user_id = $7)
-    AND c.ended_at IS NOT NULL AND c.followed_up_at IS NULL
+WHERE wanted OR edge
 ORDER BY c.ended_at DESC, c.id DESC
 LIMIT $6;
 
@@ -161,9 +195,7 @@ FROM (
         AND ($9::text IS NULL OR c.user_id = $9) AND ($10::text IS NULL OR c.team_id = $10)
         AND ($11::text IS NULL OR c.call_method = $11)
     GROUP BY 1, 2, 3, 4, 5
-    ORDER BY 1, 2, 3, 4, 5
     LIMIT $12
 ) n
 LEFT JOIN app_user u ON u.tenant_id = $1 AND u.id = n.user_id
-LEFT JOIN team t ON t.tenant_id = $1 AND t.id = n.team_id
-ORDER BY n.day, n.user_id, n.team_id, n.line_id, n.call_method;
+LEFT JOIN team t ON t.tenant_id = $1 AND t.id = n.team_id;

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from aiohttp import WSMsgType, web
 
+from clients.connection import Timing
 from protocol.messages import (
     Decoder,
     DialCommand,
@@ -26,6 +27,8 @@ from protocol.messages import (
 
 K = TypeVar("K", bound=Message)
 DEADLINE = 10.0
+FAST = Timing(backoff_base=0.001, backoff_cap=0.01, close_timeout=0.05)
+"""Back at once, and no patience with a server that does not say goodbye."""
 NOW = 1_700_000_000_000
 """The server's clock, which stands still; it is years behind the client's."""
 
@@ -52,19 +55,20 @@ class Peer:
         self.headers = headers
         self._socket = socket
         self._decoder = decoder
-        self._passed: deque[Envelope[Any]] = deque()
+        self.passed: list[Envelope[Any]] = []
+        """What came while something else was listened for."""
 
     async def hear(self, kind: type[K]) -> Envelope[K]:
         """Return the next message of this kind; others keep their turn."""
-        for envelope in self._passed:
+        for envelope in self.passed:
             if isinstance(envelope.message, kind):
-                self._passed.remove(envelope)
+                self.passed.remove(envelope)
                 return envelope
         while True:
             envelope = await self.hear_any()
             if isinstance(envelope.message, kind):
                 return envelope
-            self._passed.append(envelope)
+            self.passed.append(envelope)
 
     async def hear_any(self) -> Envelope[Any]:
         """Return the next message of any kind. Raises EOFError where the client has left."""
@@ -119,6 +123,7 @@ class FakeServer:
         self.answers: dict[str, Mapping[str, Any] | Refusal] = {}
         """What is answered, by method and path."""
         self._arrived: asyncio.Queue[Peer] = asyncio.Queue()
+        self._stopping = asyncio.Event()
         self._runner: web.AppRunner
 
     @property
@@ -131,7 +136,7 @@ class FakeServer:
         application = web.Application()
         application.router.add_get("/ws/{kind}", self._upgrade)
         application.router.add_route("*", "/api/{path:.*}", self._answer)
-        self._runner = web.AppRunner(application, shutdown_timeout=0)
+        self._runner = web.AppRunner(application, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls).start()
         host, port = self._runner.addresses[0][:2]
@@ -139,6 +144,7 @@ class FakeServer:
 
     async def stop(self) -> None:
         """Stop listening, and cut who is still there."""
+        self._stopping.set()
         await self._runner.cleanup()
 
     async def accept(self) -> Peer:
@@ -160,7 +166,7 @@ class FakeServer:
         await socket.prepare(request)
         decoder: Decoder[Any] = from_phone if request.match_info["kind"] == "phone" else from_agent
         self._arrived.put_nowait(Peer(socket, request.headers, decoder))
-        await asyncio.Event().wait()
+        await self._stopping.wait()
         return socket
 
     async def _answer(self, request: web.Request) -> web.Response:

@@ -236,6 +236,17 @@ async def test_a_start_right_after_a_kill_waits_for_what_is_left(tmp_path: Path)
             assert not set(told["pids"]) & set(processes(tmp_path))
 
 
+async def test_ctrl_c_reaches_the_owner_alone(tmp_path: Path) -> None:
+    """SIGINT to the terminal's process group makes the owner stop its servers; they do not hear it themselves."""
+    async with owner(tmp_path) as (parent, _):
+        os.killpg(parent.pid, signal.SIGINT)
+        await asyncio.wait_for(parent.wait(), 20)
+
+        assert [] == processes(tmp_path)
+    assert b"received fast shutdown request" in read(tmp_path / "log" / "postgres.log")
+    assert b"SIGINT" not in read(tmp_path / "log" / "valkey.log")
+
+
 async def test_a_server_ends_with_its_supervisor(tmp_path: Path) -> None:
     """A killed supervisor takes its server with it, also one that dropped from root, and the server starts again."""
     async with running(tmp_path, s3=False, durable=False) as servers:
@@ -393,10 +404,12 @@ async def owner(
     data: Path, *, with_s3: bool = False, wait: bool = True, site: Path | None = None, cache: Path | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Any]]:
     """Another process that runs servers on `data`, and what it tells of them; killed at the end at the latest."""
-    paths = [str(path) for path in (site, REPOSITORY) if path is not None]
+    paths = [str(path) for path in (site, REPOSITORY, os.environ.get("PYTHONPATH")) if path]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", OWNER, str(data), str(cache or ""), "s3" if with_s3 else ""),
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert process.stdout is not None

@@ -1,0 +1,298 @@
+"""The only wiring: opens what lives long, hands it on, lists every route."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from protocol.errors import DialdeskError
+from server import describe
+from server.admin import Admin
+from server.agents import Agents
+from server.auth import Auth
+from server.calls import Calls
+from server.config import Config, master_keys
+from server.customers import IMPORT_BOUND, Customers
+from server.devices import Devices
+from server.health import Health
+from server.http import ANYONE, PHONE, SIGNED_IN, Download, Endpoint, Http
+from server.hub import Hub
+from server.lease import Lease
+from server.passwords import Passwords
+from server.presence import Presences
+from server.records import Records
+from server.relay import Relay
+from server.session import Sessions
+from server.telemetry import Metrics
+from server.wheel import Wheel
+from server.worker import Worker
+from storage.database import Database, open_database
+from storage.live import Live, open_redis
+from storage.vault import Vault
+
+log = structlog.get_logger()
+
+VERSION = "0.1.0"
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A web node that is up: serve `app`, and drain `hub` before the end."""
+
+    app: ASGIApp
+    hub: Hub
+    lease: Lease
+    endpoints: list[Endpoint]
+
+
+@asynccontextmanager
+async def web_node(config: Config) -> AsyncIterator[Node]:
+    """Open a web node: its connections, its lease and what it does in the background, all ended on leaving."""
+    metrics = Metrics()
+    async with (
+        open_database(
+            config.database_url,
+            max_size=config.database_pool,
+            timeout=config.database_timeout,
+            statement_cache=config.database_statement_cache,
+        ) as database,
+        _redis(config) as redis,
+    ):
+        with Passwords() as passwords:
+            lease = _lease(database, metrics, config, "web")
+            relay = _relay(redis, lease, metrics, config)
+            hub = Hub(metrics, bound=config.max_sessions)
+            relay.connect(hub)
+            lease.on_lost(hub.lose_all)
+            wheel = Wheel(tick=min(1.0, config.probe_after / 25))
+            vault = Vault(master_keys(config))
+            live = Live(redis, config.redis_prefix)
+            calls = Calls(database, relay, metrics, config)
+            devices = Devices(database, relay, vault, live, config, calls)
+            auth = Auth(database, live, relay, passwords, config)
+            agents = Agents(database, hub, lease, metrics, refill_every=config.refill)
+            presences = Presences(database, relay, lease, hub, resend_after=config.resend_after)
+            sessions = Sessions(
+                database=database,
+                auth=auth,
+                calls=calls,
+                presences=presences,
+                agents=agents,
+                hub=hub,
+                wheel=wheel,
+                lease=lease,
+                vault=vault,
+                metrics=metrics,
+                config=config,
+            )
+            endpoints = _endpoints(
+                auth=auth,
+                admin=Admin(database, relay, passwords, devices),
+                devices=devices,
+                calls=calls,
+                records=Records(database),
+                customers=Customers(database),
+                health=Health(database, relay, lease, hub, metrics, config),
+            )
+            endpoints += _documents(endpoints, config)
+            http = Http(
+                database, auth.authenticate, metrics, body_limit=config.body_limit, timeout=config.request_timeout
+            )
+            pages = Starlette(
+                routes=http.routes(endpoints), middleware=[_cors(config)] if config.allowed_origins else []
+            )
+            pages.router.default = http.not_found
+
+            async def app(scope: Scope, receive: Receive, send: Send) -> None:
+                await (sessions if scope["type"] == "websocket" else pages)(scope, receive, send)
+
+            await lease.take()
+            async with _background(
+                lease.keep,
+                relay.publish,
+                relay.sing,
+                lambda: relay.subscribe(agents.behind_all),
+                wheel.run,
+                presences.write,
+                agents.refill,
+                lambda: _check_phones(presences, hub, wheel, config.heartbeat_interval),
+                lambda: _watch_loop(metrics),
+            ):
+                yield Node(app, hub, lease, endpoints)
+                await presences.flush()
+            await lease.give_up()
+
+
+@asynccontextmanager
+async def worker_node(config: Config) -> AsyncIterator[Worker]:
+    """Open a worker: `run` it. It holds a lease as web nodes do, which tells whether it may judge others."""
+    metrics = Metrics()
+    async with (
+        open_database(
+            config.database_url,
+            max_size=config.database_pool,
+            timeout=config.database_timeout,
+            statement_cache=config.database_statement_cache,
+        ) as database,
+        _redis(config) as redis,
+    ):
+        lease = _lease(database, metrics, config, "worker")
+        relay = _relay(redis, lease, metrics, config)
+        calls = Calls(database, relay, metrics, config)
+        await lease.take()
+        async with _background(lease.keep, relay.publish):
+            yield Worker(database, relay, lease, calls, metrics, config)
+        await lease.give_up()
+
+
+def _endpoints(
+    *,
+    auth: Auth,
+    admin: Admin,
+    devices: Devices,
+    calls: Calls,
+    records: Records,
+    customers: Customers,
+    health: Health,
+) -> list[Endpoint]:
+    """Every route. What needs no credential says ANYONE."""
+    api, admins = "/api/v1", "/api/v1/admin"
+    return [
+        Endpoint("GET", "/healthz", health.alive, needs=ANYONE),
+        Endpoint("GET", "/readyz", health.ready, needs=ANYONE),
+        Endpoint("GET", "/metrics", health.metrics, needs=ANYONE),
+        # who
+        Endpoint("POST", f"{api}/auth/login", auth.login, needs=ANYONE),
+        Endpoint("POST", f"{api}/auth/refresh", auth.refresh, needs=ANYONE),
+        Endpoint("POST", f"{api}/auth/logout", auth.logout, needs=SIGNED_IN),
+        Endpoint("POST", f"{api}/auth/password", auth.change_password, needs=SIGNED_IN),
+        Endpoint("POST", f"{api}/auth/exchange", auth.exchange, needs="sessions.exchange"),
+        Endpoint("POST", f"{api}/auth/ws-ticket", auth.ws_ticket, needs=ANYONE),
+        Endpoint("GET", f"{api}/me", auth.me, needs=SIGNED_IN),
+        # work phones (seed 003 §5.1)
+        Endpoint("POST", f"{api}/calls/device/bindQRCode", devices.make_qr, needs="devices.bind"),
+        Endpoint("POST", f"{api}/calls/device/bind", devices.bind, needs=ANYONE),
+        Endpoint("GET", f"{api}/calls/device/list", devices.list_devices, needs="devices.read"),
+        Endpoint("GET", f"{api}/calls/device/bind-log", devices.bind_log, needs="devices.manage"),
+        Endpoint("DELETE", f"{api}/calls/device/{{device_id}}", devices.unbind, needs="devices.bind"),
+        Endpoint("GET", f"{api}/calls/device/{{device_id}}/status", devices.status, needs="devices.read"),
+        Endpoint("GET", f"{api}/calls/config", devices.get_config, needs="calls.dial"),
+        Endpoint("PUT", f"{api}/calls/config", devices.put_config, needs="calls.dial"),
+        # calls (seed 003 §5.3, §5.5, §6.4)
+        Endpoint("POST", f"{api}/calls/dial", calls.dial, needs="calls.dial"),
+        Endpoint("POST", f"{api}/calls/hangup", calls.hang_up, needs="calls.control"),
+        Endpoint("POST", f"{api}/calls/mobile/status", calls.report_status, needs=PHONE),
+        Endpoint("POST", f"{api}/calls/mobile/end", calls.report_end, needs=PHONE),
+        Endpoint("GET", f"{api}/calls", records.list_calls, needs="calls.read"),
+        Endpoint("GET", f"{api}/calls/statistics", records.statistics, needs="calls.statistics"),
+        Endpoint("GET", f"{api}/calls/follow-ups", records.follow_ups_due, needs="calls.read"),
+        Endpoint("GET", f"{api}/calls/unrecorded", records.not_recorded, needs="calls.read"),
+        Endpoint("GET", f"{api}/calls/options", records.options, needs="calls.read"),
+        Endpoint("GET", f"{api}/calls/{{call_id}}", records.get, needs="calls.read"),
+        Endpoint("GET", f"{api}/calls/{{call_id}}/status", records.status, needs="calls.read"),
+        Endpoint("PUT", f"{api}/calls/{{call_id}}/follow-up", records.follow_up, needs="calls.follow_up"),
+    ]
+
+
+def _documents(endpoints: list[Endpoint], config: Config) -> list[Endpoint]:
+    """The routes that describe the others, and themselves not."""
+    openapi = describe.openapi(endpoints, version=VERSION, server_url=config.public_url)
+    asyncapi = describe.asyncapi(version=VERSION, server_url=config.public_url)
+    page = describe.page(openapi, asyncapi)
+
+    async def show_openapi() -> Download:
+        """Show the OpenAPI document."""
+        return Download(openapi, "application/json")
+
+    async def show_asyncapi() -> Download:
+        """Show the AsyncAPI document of the WebSocket protocol."""
+        return Download(asyncapi, "application/json")
+
+    async def show_page() -> Download:
+        """Show both documents to people."""
+        return Download(page, "text/html; charset=utf-8", headers={"content-security-policy": describe.PAGE_POLICY})
+
+    return [
+        Endpoint("GET", "/api/openapi.json", show_openapi, needs=ANYONE),
+        Endpoint("GET", "/api/asyncapi.json", show_asyncapi, needs=ANYONE),
+        Endpoint("GET", "/api/docs", show_page, needs=ANYONE),
+    ]
+
+
+def _lease(database: Database, metrics: Metrics, config: Config, kind: Literal["web", "worker"]) -> Lease:
+    return Lease(
+        database, metrics, name=config.node_name, kind=kind, length=config.lease, renew_every=config.lease_renew
+    )
+
+
+def _relay(redis: Redis, lease: Lease, metrics: Metrics, config: Config) -> Relay:
+    return Relay(
+        redis,
+        config.redis_prefix,
+        lambda: lease.boot_id,
+        metrics,
+        canary_every=config.canary,
+        deaf_after=config.deaf_after,
+    )
+
+
+def _cors(config: Config) -> Middleware:
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=list(config.allowed_origins),
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "Accept-Language"],
+        expose_headers=["X-Request-Id", "Retry-After"],
+    )
+
+
+@asynccontextmanager
+async def _redis(config: Config) -> AsyncIterator[Redis]:
+    redis = open_redis(config.redis_url)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def _background(*chores: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Do the chores while the block runs. One that fails ends the process: whoever runs it starts it afresh."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_awaited(chore)) for chore in chores]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _awaited(chore: Callable[[], Awaitable[None]]) -> None:
+    await chore()
+
+
+async def _check_phones(presences: Presences, hub: Hub, wheel: Wheel, every: float) -> None:
+    """Write, for ever, when phones were last heard from; find sessions that are no longer the true ones."""
+    while True:
+        await asyncio.sleep(every)
+        heard = [(device_id, link.epoch, link.last_heard()) for device_id, link in hub.phones()]
+        try:
+            await presences.check(wheel.now(), heard)
+        except DialdeskError as error:
+            log.warning("phones not checked", cause=repr(error.__cause__))
+
+
+async def _watch_loop(metrics: Metrics) -> None:
+    """Measure, for ever, how late the event loop is."""
+    while True:
+        asked = time.monotonic()
+        await asyncio.sleep(0.5)
+        metrics.loop_lag.observe(max(0.0, time.monotonic() - asked - 0.5))
