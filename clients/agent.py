@@ -102,6 +102,7 @@ class AgentClient:
         self._renewing = asyncio.Lock()
         self._link: Link[ToAgent] | None = None
         self._asked: dict[str, _Asked] = {}
+        self._greeted = False
         self._resuming_from: int | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -166,7 +167,7 @@ class AgentClient:
         return str(answer["callId"])
 
     async def bind_qr(self) -> dict[str, Any]:
-        """Have a QR code made by which a phone is bound to this agent: `qrCodeUrl`, `qrCodeData`, `expiresAt`."""
+        """Have a QR code made that binds a phone to this agent: qrCodeUrl, qrCodeData, typedCode, expiresAt."""
         return await self.post("/api/v1/calls/device/bindQRCode", {})
 
     async def _ask_api(
@@ -221,7 +222,7 @@ class AgentClient:
         message_id = key or new_message_id()
         asked = _Asked(message, asyncio.get_running_loop().create_future())
         self._asked[message_id] = asked
-        if self._link is not None and self._link.welcomed:
+        if self._link is not None and self._greeted:
             self._link.send(message, message_id)
         try:
             async with asyncio.timeout(timeout):
@@ -250,6 +251,7 @@ class AgentClient:
 
     async def _converse(self, link: Link[ToAgent]) -> None:
         self._link = link
+        self._greeted = False
         self._resuming_from = None
         link.send(Hello(last_seq=self.last_seq, client="dialdesk-python"))
         try:
@@ -264,8 +266,10 @@ class AgentClient:
                 if self.last_seq is None:
                     self.last_seq = last_seq
                 self.events.add(envelope)
-                for message_id, asked in self._asked.items():
-                    link.send(asked.message, message_id)
+                if not self._greeted:
+                    self._greeted = True
+                    for message_id, asked in self._asked.items():
+                        link.send(asked.message, message_id)
             case (
                 DeviceBound()
                 | DeviceUnbound()

@@ -16,7 +16,8 @@ from protocol.messages import CallEnd, DialCommand, encode_raw
 KEEP_CALLS = 256
 """Calls remembered; the oldest that is over and acked goes first. A command is re-sent for seconds, not for weeks."""
 
-_COMPACT_AFTER = 5_000
+COMPACT_AFTER = 5_000
+"""Lines after which the file is written anew, as short as may be; more where it cannot be much shorter."""
 
 
 class Handset(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -143,11 +144,12 @@ class Memory:
         self.connection = 0
         self.calls: dict[str, CallMemory] = {}
         self.unacked: dict[str, Report] = {}
-        """Reports not yet acked, by message id, in the order in which they were made."""
+        """Reports not yet acked, by message id, in the order in which they were made. They come of commands, and those
+        only over a live socket, so that no bound is needed."""
         self._fsync = fsync
         self._commands: dict[str, str] = {}
         self._file: int | None = None
-        self._lines = 0
+        self._lines = self._longest = 0
         if path is not None:
             for line in _whole_lines(path):
                 self._apply(_decoder.decode(line))
@@ -170,7 +172,7 @@ class Memory:
             self._write(self._file, _encoder.encode(entry) + b"\n")
             self._lines += 1
         self._apply(entry)
-        if self.path is not None and (self._lines > _COMPACT_AFTER or isinstance(entry, Unbound)):
+        if self.path is not None and (self._lines > self._longest or isinstance(entry, Unbound)):
             self._rewrite(self.path)
 
     def close(self) -> None:
@@ -248,6 +250,7 @@ class Memory:
             os.fsync(folder)  # or a power cut could bring the old file back, without what is written from now on
             os.close(folder)
         self._lines = len(lines)
+        self._longest = max(COMPACT_AFTER, 2 * len(lines))
 
     def _write(self, file: int, data: bytes) -> None:
         written = 0

@@ -287,7 +287,6 @@ class PhoneClient:
         link.send(self._device_online())
         try:
             async for envelope in link:
-                self.heard.add(envelope)
                 self._hear(link, envelope)
         finally:
             self._link = None
@@ -312,6 +311,7 @@ class PhoneClient:
         )
 
     def _hear(self, link: Link[ToPhone], envelope: Envelope[ToPhone]) -> None:
+        self.heard.add(envelope)
         match envelope.message:
             case WelcomePhone() as welcome:
                 self._begin(link, welcome)

@@ -230,12 +230,11 @@ def _corrected(state: CallState, event: End, now: datetime) -> CallState:
     """The call has ended; a second account of its end replaces the first if it is stronger, else fills blanks."""
     known = state.evidence or Evidence.SERVER
     if _weight(event.outcome, event.evidence) > _weight(state.outcome, known):
-        again = _ended(msgspec.structs.replace(state, duration=None), event, now)
+        again = _ended(state, event, now)
+        silent_on_cause = event.cause is None and event.outcome is state.outcome
         return msgspec.structs.replace(
             again,
-            hangup_cause=state.hangup_cause
-            if event.cause is None and again.outcome is state.outcome
-            else again.hangup_cause,
+            hangup_cause=state.hangup_cause if silent_on_cause else again.hangup_cause,
             raw_cause=again.raw_cause if again.raw_cause is not None else state.raw_cause,
             has_recording=again.has_recording if again.has_recording is not None else state.has_recording,
             recording_size=again.recording_size if again.recording_size is not None else state.recording_size,

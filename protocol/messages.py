@@ -7,13 +7,14 @@ so that an older server serves a newer app; tags and meanings never change.
 import re
 import secrets
 import time
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import msgspec
 
 from protocol.call import Evidence, HangupCause, Outcome, Status
 from protocol.errors import DialdeskError
-from protocol.timestamps import Instant, Timestamp
+from protocol.timestamps import Timestamp
 
 M = TypeVar("M")
 
@@ -24,6 +25,8 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 PeerClock = float
 """Epoch milliseconds by the sender's own clock: any number is taken, for a wrong clock must not lose a report."""
+NO_DATA = msgspec.Raw(b"null")
+"""The `custom_data` of a call that has none: this very object is left out of frames. An empty Raw would break them."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -100,13 +103,14 @@ class CallStatus(Message, frozen=True, kw_only=True):
 
 
 class CallEnd(Message, frozen=True, kw_only=True):
-    """A call is over (seed 003 §2.2.3). May come twice: at once, then enriched from the call log."""
+    """A call is over (seed 003 §2.2.3). May come twice: at once, then enriched from the call log. Times without an
+    offset mean UTC: they come naive, and must be made aware before they meet any of ours."""
 
     type: ClassVar[str] = "CALL_END"
     call_id: Id
     status: Outcome
-    start_time: Instant | None = None
-    end_time: Instant | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
     duration: float | None = None
     hangup_cause: Text | None = None
     evidence: Evidence | None = None
@@ -230,7 +234,7 @@ class LiveCall(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     customer_id: str | None = None
     order_id: str | None = None
     external_id: str | None = None
-    custom_data: msgspec.Raw = msgspec.Raw(b"null")
+    custom_data: msgspec.Raw = NO_DATA
     connected_at: Timestamp | None = None
 
 
@@ -299,7 +303,7 @@ class CallProgress(Message, frozen=True, kw_only=True):
     customer_id: str | None = None
     order_id: str | None = None
     external_id: str | None = None
-    custom_data: msgspec.Raw = msgspec.Raw(b"null")
+    custom_data: msgspec.Raw = NO_DATA
     device_id: str | None = None
 
 
@@ -339,7 +343,7 @@ class CallEnded(Message, frozen=True, kw_only=True):
     customer_id: str | None = None
     order_id: str | None = None
     external_id: str | None = None
-    custom_data: msgspec.Raw = msgspec.Raw(b"null")
+    custom_data: msgspec.Raw = NO_DATA
     device_id: str | None = None
 
 

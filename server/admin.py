@@ -15,16 +15,16 @@ from server.identity import Identity
 from server.paging import Paging
 from server.passwords import Passwords
 from server.relay import Relay
-from server.users import ADMIN, Name, NewPassword, NewUsername, Search
+from server.users import ADMIN, Name, NewPassword, NewUsername, Search, amended
 from storage import accounts, audit, credentials
 from storage.accounts import Team, Tenant, User
 from storage.audit import AuditLine, AuditSearch
 from storage.database import Database
 from storage.idempotency import Once
 
-Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
+Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]
 Timezone = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Region = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z")]
+Region = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}$(?!\n)")]
 Choices = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=32)]], msgspec.Meta(max_length=50)]
 
 
@@ -114,7 +114,7 @@ class TeamList(Answer, frozen=True, kw_only=True):
 class AuditQuery(Body, frozen=True, kw_only=True):
     """Which lines to tell, newest first: those after `cursor`. A system_admin may name a tenant."""
 
-    cursor: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}\Z")] | None = None
+    cursor: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$(?!\n)")] | None = None
     page_size: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
     resource: str | None = None
     resource_id: str | None = None
@@ -189,8 +189,7 @@ class Admin:
         async with self._database.transaction() as connection:
             before = await accounts.get_tenant(connection, tenant_id, lock=True)
             after = msgspec.structs.replace(before, status="suspended")
-            if before != after:
-                await accounts.change_tenant(connection, actor_of(identity, request), before, after, "suspend")
+            await accounts.change_tenant(connection, actor_of(identity, request), before, after, "suspend")
             pages = await credentials.pages_of_tenant(connection, tenant_id)
             phones = await credentials.phones_of_tenant(connection, tenant_id)
         for user_id, nodes in pages.items():
@@ -204,8 +203,7 @@ class Admin:
         async with self._database.transaction() as connection:
             before = await accounts.get_tenant(connection, tenant_id, lock=True)
             after = msgspec.structs.replace(before, status="active")
-            if before != after:
-                await accounts.change_tenant(connection, actor_of(identity, request), before, after, "resume")
+            await accounts.change_tenant(connection, actor_of(identity, request), before, after, "resume")
         return TenantAnswer(tenant=after)
 
     # --- a tenant's own configuration ---------------------------------------------------------------------------------
@@ -217,12 +215,11 @@ class Admin:
 
     async def put_config(self, identity: Identity, body: TenantConfig, request: RequestInfo) -> TenantAnswer:
         """Change the tenant's name, time zone, and what agents choose in the quick record."""
-        given = _given(body)
         if body.timezone is not msgspec.UNSET:
             _demand_timezone(body.timezone)
         async with self._database.transaction() as connection:
             before = await accounts.get_tenant(connection, identity.tenant_id, lock=True)
-            after = msgspec.structs.replace(before, **given)
+            after = amended(before, body)
             await accounts.change_tenant(connection, actor_of(identity, request), before, after, "update")
         return TenantAnswer(tenant=after)
 

@@ -18,6 +18,7 @@ from protocol.errors import DialdeskError
 from server import describe
 from server.admin import Admin
 from server.agents import Agents
+from server.api_keys import ApiKeys
 from server.auth import Auth
 from server.calls import Calls
 from server.config import Config, master_keys
@@ -33,6 +34,7 @@ from server.records import Records
 from server.relay import Relay
 from server.session import Sessions
 from server.telemetry import Metrics
+from server.users import Users
 from server.wheel import Wheel
 from server.worker import Worker
 from storage.database import Database, open_database
@@ -95,7 +97,9 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
             )
             endpoints = _endpoints(
                 auth=auth,
-                admin=Admin(database, relay, passwords, devices),
+                admin=Admin(database, relay, passwords),
+                users=Users(database, relay, passwords, devices),
+                api_keys=ApiKeys(database, relay),
                 devices=devices,
                 calls=calls,
                 records=Records(database),
@@ -157,6 +161,8 @@ def _endpoints(
     *,
     auth: Auth,
     admin: Admin,
+    users: Users,
+    api_keys: ApiKeys,
     devices: Devices,
     calls: Calls,
     records: Records,
@@ -164,41 +170,77 @@ def _endpoints(
     health: Health,
 ) -> list[Endpoint]:
     """Every route. What needs no credential says ANYONE."""
-    api, admins = "/api/v1", "/api/v1/admin"
     return [
         Endpoint("GET", "/healthz", health.alive, needs=ANYONE),
         Endpoint("GET", "/readyz", health.ready, needs=ANYONE),
         Endpoint("GET", "/metrics", health.metrics, needs=ANYONE),
         # who
-        Endpoint("POST", f"{api}/auth/login", auth.login, needs=ANYONE),
-        Endpoint("POST", f"{api}/auth/refresh", auth.refresh, needs=ANYONE),
-        Endpoint("POST", f"{api}/auth/logout", auth.logout, needs=SIGNED_IN),
-        Endpoint("POST", f"{api}/auth/password", auth.change_password, needs=SIGNED_IN),
-        Endpoint("POST", f"{api}/auth/exchange", auth.exchange, needs="sessions.exchange"),
-        Endpoint("POST", f"{api}/auth/ws-ticket", auth.ws_ticket, needs=ANYONE),
-        Endpoint("GET", f"{api}/me", auth.me, needs=SIGNED_IN),
+        Endpoint("POST", "/api/v1/auth/login", auth.login, needs=ANYONE),
+        Endpoint("POST", "/api/v1/auth/refresh", auth.refresh, needs=ANYONE),
+        Endpoint("POST", "/api/v1/auth/logout", auth.logout, needs=SIGNED_IN),
+        Endpoint("POST", "/api/v1/auth/password", auth.change_password, needs=SIGNED_IN),
+        Endpoint("POST", "/api/v1/auth/exchange", auth.exchange, needs="sessions.exchange"),
+        Endpoint("POST", "/api/v1/auth/ws-ticket", auth.ws_ticket, needs=ANYONE),
+        Endpoint("GET", "/api/v1/me", auth.me, needs=SIGNED_IN),
+        # tenants, people, keys, audit
+        Endpoint("POST", "/api/v1/admin/tenants", admin.create_tenant, needs="tenants.manage"),
+        Endpoint("GET", "/api/v1/admin/tenants", admin.list_tenants, needs="tenants.manage"),
+        Endpoint("GET", "/api/v1/admin/tenants/{tenant_id}", admin.get_tenant, needs="tenants.manage"),
+        Endpoint("PUT", "/api/v1/admin/tenants/{tenant_id}", admin.rename_tenant, needs="tenants.manage"),
+        Endpoint("POST", "/api/v1/admin/tenants/{tenant_id}/suspend", admin.suspend_tenant, needs="tenants.manage"),
+        Endpoint("POST", "/api/v1/admin/tenants/{tenant_id}/resume", admin.resume_tenant, needs="tenants.manage"),
+        Endpoint("GET", "/api/v1/admin/tenant", admin.get_config, needs=SIGNED_IN),
+        Endpoint("PUT", "/api/v1/admin/tenant", admin.put_config, needs="tenant.configure"),
+        Endpoint("POST", "/api/v1/admin/teams", admin.create_team, needs="teams.manage"),
+        Endpoint("GET", "/api/v1/admin/teams", admin.list_teams, needs="users.read"),
+        Endpoint("PUT", "/api/v1/admin/teams/{team_id}", admin.rename_team, needs="teams.manage"),
+        Endpoint("DELETE", "/api/v1/admin/teams/{team_id}", admin.delete_team, needs="teams.manage"),
+        Endpoint("GET", "/api/v1/admin/roles", users.list_roles, needs="users.read"),
+        Endpoint("POST", "/api/v1/admin/users", users.create, needs="users.manage"),
+        Endpoint("GET", "/api/v1/admin/users", users.list_users, needs="users.read"),
+        Endpoint("POST", "/api/v1/admin/users/import", users.import_users, needs="users.manage"),
+        Endpoint("GET", "/api/v1/admin/users/{user_id}", users.get, needs="users.read"),
+        Endpoint("PUT", "/api/v1/admin/users/{user_id}", users.update, needs="users.manage"),
+        Endpoint("POST", "/api/v1/admin/users/{user_id}/disable", users.disable, needs="users.manage"),
+        Endpoint("POST", "/api/v1/admin/users/{user_id}/enable", users.enable, needs="users.manage"),
+        Endpoint("POST", "/api/v1/admin/users/{user_id}/reset-password", users.reset_password, needs="users.manage"),
+        Endpoint("POST", "/api/v1/admin/users/{user_id}/unlock", users.unlock, needs="users.manage"),
+        Endpoint("POST", "/api/v1/admin/api-keys", api_keys.create, needs="api_keys.manage"),
+        Endpoint("GET", "/api/v1/admin/api-keys", api_keys.list_keys, needs="api_keys.manage"),
+        Endpoint("DELETE", "/api/v1/admin/api-keys/{key_id}", api_keys.revoke, needs="api_keys.manage"),
+        Endpoint("GET", "/api/v1/admin/audit", admin.list_audit, needs="audit.read"),
         # work phones (seed 003 §5.1)
-        Endpoint("POST", f"{api}/calls/device/bindQRCode", devices.make_qr, needs="devices.bind"),
-        Endpoint("POST", f"{api}/calls/device/bind", devices.bind, needs=ANYONE),
-        Endpoint("GET", f"{api}/calls/device/list", devices.list_devices, needs="devices.read"),
-        Endpoint("GET", f"{api}/calls/device/bind-log", devices.bind_log, needs="devices.manage"),
-        Endpoint("DELETE", f"{api}/calls/device/{{device_id}}", devices.unbind, needs="devices.bind"),
-        Endpoint("GET", f"{api}/calls/device/{{device_id}}/status", devices.status, needs="devices.read"),
-        Endpoint("GET", f"{api}/calls/config", devices.get_config, needs="calls.dial"),
-        Endpoint("PUT", f"{api}/calls/config", devices.put_config, needs="calls.dial"),
+        Endpoint("POST", "/api/v1/calls/device/bindQRCode", devices.make_qr, needs="devices.bind"),
+        Endpoint("POST", "/api/v1/calls/device/bind", devices.bind, needs=ANYONE),
+        Endpoint("GET", "/api/v1/calls/device/list", devices.list_devices, needs="devices.read"),
+        Endpoint("GET", "/api/v1/calls/device/bind-log", devices.bind_log, needs="devices.manage"),
+        Endpoint("DELETE", "/api/v1/calls/device/{device_id}", devices.unbind, needs="devices.bind"),
+        Endpoint("GET", "/api/v1/calls/device/{device_id}/status", devices.status, needs="devices.read"),
+        Endpoint("GET", "/api/v1/calls/config", devices.get_config, needs="calls.dial"),
+        Endpoint("PUT", "/api/v1/calls/config", devices.put_config, needs="calls.dial"),
         # calls (seed 003 §5.3, §5.5, §6.4)
-        Endpoint("POST", f"{api}/calls/dial", calls.dial, needs="calls.dial"),
-        Endpoint("POST", f"{api}/calls/hangup", calls.hang_up, needs="calls.control"),
-        Endpoint("POST", f"{api}/calls/mobile/status", calls.report_status, needs=PHONE),
-        Endpoint("POST", f"{api}/calls/mobile/end", calls.report_end, needs=PHONE),
-        Endpoint("GET", f"{api}/calls", records.list_calls, needs="calls.read"),
-        Endpoint("GET", f"{api}/calls/statistics", records.statistics, needs="calls.statistics"),
-        Endpoint("GET", f"{api}/calls/follow-ups", records.follow_ups_due, needs="calls.read"),
-        Endpoint("GET", f"{api}/calls/unrecorded", records.not_recorded, needs="calls.read"),
-        Endpoint("GET", f"{api}/calls/options", records.options, needs="calls.read"),
-        Endpoint("GET", f"{api}/calls/{{call_id}}", records.get, needs="calls.read"),
-        Endpoint("GET", f"{api}/calls/{{call_id}}/status", records.status, needs="calls.read"),
-        Endpoint("PUT", f"{api}/calls/{{call_id}}/follow-up", records.follow_up, needs="calls.follow_up"),
+        Endpoint("POST", "/api/v1/calls/dial", calls.dial, needs="calls.dial"),
+        Endpoint("POST", "/api/v1/calls/hangup", calls.hang_up, needs="calls.control"),
+        Endpoint("POST", "/api/v1/calls/mobile/status", calls.report_status, needs=PHONE),
+        Endpoint("POST", "/api/v1/calls/mobile/end", calls.report_end, needs=PHONE),
+        Endpoint("GET", "/api/v1/calls", records.list_calls, needs="calls.read"),
+        Endpoint("GET", "/api/v1/calls/statistics", records.statistics, needs="calls.statistics"),
+        Endpoint("GET", "/api/v1/calls/follow-ups", records.follow_ups_due, needs="calls.read"),
+        Endpoint("GET", "/api/v1/calls/unrecorded", records.not_recorded, needs="calls.read"),
+        Endpoint("GET", "/api/v1/calls/options", records.options, needs="calls.read"),
+        Endpoint("GET", "/api/v1/calls/{call_id}", records.get, needs="calls.read"),
+        Endpoint("GET", "/api/v1/calls/{call_id}/status", records.status, needs="calls.read"),
+        Endpoint("PUT", "/api/v1/calls/{call_id}/follow-up", records.follow_up, needs="calls.follow_up"),
+        Endpoint("POST", "/api/v1/calls/{call_id}/follow-up/done", records.complete_follow_up, needs="calls.follow_up"),
+        # customers
+        Endpoint("POST", "/api/v1/customers", customers.create, needs="customers.write"),
+        Endpoint("GET", "/api/v1/customers", customers.search, needs="customers.read"),
+        Endpoint(
+            "POST", "/api/v1/customers/import", customers.import_file, needs="customers.write", body_limit=IMPORT_BOUND
+        ),
+        Endpoint("GET", "/api/v1/customers/{customer_id}", customers.get, needs="customers.read"),
+        Endpoint("PUT", "/api/v1/customers/{customer_id}", customers.save, needs="customers.write"),
+        Endpoint("DELETE", "/api/v1/customers/{customer_id}", customers.delete, needs="customers.write"),
     ]
 
 

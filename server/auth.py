@@ -181,7 +181,7 @@ class Auth:
                 connection, attempt.user_id, attempt.password_hash, better_hash
             ):
                 raise DialdeskError("BAD_CREDENTIALS")
-            return await self._open(connection, attempt.user_id, attempt.tenant_id, request)
+            return await self._open(connection, attempt.user_id, request)
 
     async def refresh(self, body: RefreshRequest, request: RequestInfo) -> SignedIn:
         """Get a new access token, and the refresh token to use next time."""
@@ -240,8 +240,7 @@ class Auth:
         """Get a ticket that opens one WebSocket where headers cannot be set."""
         identity = await self.authenticate(request.headers)
         if identity.kind == "phone":
-            assert (token := _bearer(request.headers)) is not None
-            return await self._ticket(PhoneClaims(digest(token)))
+            return await self._ticket(PhoneClaims(digest(_bearer(request.headers) or "")))
         if identity.kind == "user" and body.user_id in {None, identity.id}:
             return await self._ticket(_claims_of(identity))
         identity.require(EXCHANGE)
@@ -263,20 +262,6 @@ class Auth:
             tenant=tenant,
         )
 
-    async def mint(self, tenant_id: str | None, user_id: str) -> str:
-        """Return an access token for a user by a login of its own; for operators, who hold the database anyway.
-
-        Raises NOT_FOUND, ACCOUNT_DISABLED, TENANT_SUSPENDED.
-        """
-        async with self._database.transaction() as connection:
-            await accounts.get_user(connection, tenant_id, user_id, lock=True)
-            login_id = await credentials.open_login(connection, user_id, self._config.access_token_ttl)
-            claims = Claims(user_id, login_id)
-            await _by_login(connection, claims)
-            actor = Actor(kind="system", id="cli", tenant_id=tenant_id)
-            await audit.record(connection, actor, "login", "user", user_id, after={"login": login_id})
-        return self._access_tokens.mint(claims)
-
     async def _slow_down(self, ip: str | None) -> None:
         wait = await self._live.allow(f"sign-in:{_neighbourhood(ip)}", self._config.login_rate, 60)
         if wait is not None:
@@ -288,6 +273,7 @@ class Auth:
         The attempt is counted before the password is looked at: however many guess at once, no more than
         `login_attempts` of them are looked at.
         """
+        self._passwords.demand_room()
         async with self._database.connection() as connection:
             attempt = await credentials.take_attempt(
                 connection, username, self._config.login_attempts, self._config.login_lockout
@@ -311,13 +297,12 @@ class Auth:
         if not await credentials.hold_api_key(connection, identity.tenant_id, identity.id):
             raise DialdeskError("UNAUTHENTICATED")
         await accounts.get_user(connection, identity.tenant_id, user_id, lock=True)
-        return await self._open(connection, user_id, identity.tenant_id, request, key=identity)
+        return await self._open(connection, user_id, request, key=identity)
 
     async def _open(
         self,
         connection: Connection,
         user_id: str,
-        tenant_id: str | None,
         request: RequestInfo,
         key: Identity | None = None,
     ) -> SignedIn:

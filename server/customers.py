@@ -8,6 +8,7 @@ import asyncio
 import csv
 import io
 import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import asyncpg
@@ -25,7 +26,7 @@ from storage.customers import Known, Wanted
 from storage.database import Database, Duplicate
 from storage.idempotency import Once
 
-MOST_BYTES = 10 * 1024 * 1024
+IMPORT_BOUND = 10 * 1024 * 1024
 """The largest CSV file; the route's `body_limit`."""
 MOST_ROWS = 50_000
 """The longest CSV file."""
@@ -39,23 +40,25 @@ _OURS = re.compile(r"cust_[0-9a-hjkmnp-tv-z]{26}")
 _SEPARATOR = re.compile(r"[;；]")
 
 ExternalId = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Name = Annotated[str, msgspec.Meta(pattern=r"\S", max_length=128)]
 PhoneText = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
-Tags = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(max_length=50)]
-OrderIds = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]], msgspec.Meta(max_length=200)]
+Tags = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...], msgspec.Meta(max_length=50)]
+OrderIds = Annotated[
+    tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=128)], ...], msgspec.Meta(max_length=200)
+]
 
 
 # --- what is asked --------------------------------------------------------------------------------------------------
 
 
 class NewCustomer(Body, frozen=True, kw_only=True):
-    """A customer to make. An external id may not have the form of ours."""
+    """A customer to make. Its external id may not have the form of our ids."""
 
     external_id: ExternalId | None = None
     name: Name
     phone: PhoneText
-    tags: Tags = []
-    order_ids: OrderIds = []
+    tags: Tags = ()
+    order_ids: OrderIds = ()
 
 
 class CustomerBody(Body, frozen=True, kw_only=True):
@@ -63,8 +66,8 @@ class CustomerBody(Body, frozen=True, kw_only=True):
 
     name: Name
     phone: PhoneText | None = None
-    tags: Tags = []
-    order_ids: OrderIds = []
+    tags: Tags = ()
+    order_ids: OrderIds = ()
 
 
 class SearchQuery(Body, frozen=True, kw_only=True):
@@ -120,18 +123,18 @@ class CustomerPage(Answer, frozen=True, kw_only=True):
 
 
 class RowProblem(msgspec.Struct, frozen=True):
-    """A row that is not taken: the line on which it begins, why by code, and in words."""
+    """A row that is not taken: the line on which it ends, why by code, and in words."""
 
     line: int
     code: str
     message: str
 
 
-class ImportAnswer(Answer, frozen=True, kw_only=True, rename="camel"):
+class ImportAnswer(Answer, frozen=True, kw_only=True):
     """What an import did, or with `dryRun` would do.
 
-    `rows` = `created` + `updated` + `unchanged` + `failed` + `repeated`; the last are rows whose external id comes again
-    further down, where the last row counts. `errors` names the first thousand rows that failed or are repeated.
+    `rows` = `created` + `updated` + `unchanged` + `failed` + `repeated`; the last are rows whose external id comes
+    again further down, where the last row counts. `errors` names the first thousand rows that failed or are repeated.
     """
 
     dry_run: bool
@@ -155,8 +158,6 @@ class Customers:
 
     async def create(self, identity: Identity, body: NewCustomer, once: Once) -> CustomerAnswer:
         """Make a customer."""
-        if body.external_id is not None and _OURS.fullmatch(body.external_id):
-            raise DialdeskError("INVALID_FIELD", reason="externalId has the form of an id of ours")
         try:
             async with self._database.transaction() as connection:
                 known = _known(body, await customers.region(connection, identity.tenant_id))
@@ -178,15 +179,18 @@ class Customers:
         async with self._database.transaction() as connection:
             region = await customers.region(connection, tenant_id)
             if body.phone is not None and not _OURS.fullmatch(customer_id):
-                new = NewCustomer(
-                    external_id=_external_id(customer_id),
-                    name=body.name,
-                    phone=body.phone,
-                    tags=body.tags,
-                    order_ids=body.order_ids,
+                new = _known(
+                    NewCustomer(
+                        external_id=customer_id,
+                        name=body.name,
+                        phone=body.phone,
+                        tags=body.tags,
+                        order_ids=body.order_ids,
+                    ),
+                    region,
                 )
-                row = await customers.upsert(connection, tenant_id, _known(new, region))
-                return SavedAnswer(customer=_told(row, identity), created=row["created"])
+                row = await customers.upsert(connection, tenant_id, new)
+                return SavedAnswer(customer=_told(row, identity), created=row["id"] == new.id)
             known = await customers.update(
                 connection,
                 tenant_id,
@@ -275,11 +279,139 @@ class Customers:
 
 
 def _known(new: NewCustomer, region: str) -> Known:
+    """Raises INVALID_PHONE, and INVALID_FIELD for an external id too long or such as paths take for ours."""
+    if new.external_id is not None and (_OURS.fullmatch(new.external_id) or len(new.external_id) > 128):
+        raise DialdeskError("INVALID_FIELD", reason="externalId has at most 128 characters and not the form of our ids")
     return Known(
         id=new_id("cust"),
         external_id=new.external_id,
-        name=new.name.strip() or new.name,
+        name=new.name.strip(),
         phone=normalize(new.phone, region),
         tags=_distinct(new.tags),
         order_ids=_distinct(new.order_ids),
     )
+
+
+def _distinct(values: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _number(text: str, region: str) -> str | None:
+    try:
+        return normalize(text, region)
+    except DialdeskError:
+        return None  # not a number, then: a name
+
+
+def _told(row: asyncpg.Record, identity: Identity) -> Customer:
+    phone: str = row["phone"]
+    return Customer(
+        id=row["id"],
+        external_id=row["external_id"],
+        name=row["name"],
+        phone=phone if identity.may("customers.reveal") else mask(phone),
+        tags=row["tags"],
+        order_ids=row["order_ids"],
+        created_at=rfc3339(row["created_at"]),
+        updated_at=rfc3339(row["updated_at"]),
+    )
+
+
+def _actor(identity: Identity, request: RequestInfo) -> Actor:
+    return Actor(kind=identity.kind, id=identity.id, tenant_id=identity.tenant_id, ip=request.ip, request_id=request.id)
+
+
+# --- CSV files ------------------------------------------------------------------------------------------------------
+
+
+class CustomerFile(NamedTuple):
+    """What a CSV file says: how many rows it has, those to keep, how many are no good, and what is wrong with which."""
+
+    rows: int
+    good: list[Known]
+    failed: int
+    problems: list[RowProblem]
+
+
+def read_file(content: bytes, region: str, language: Language) -> CustomerFile:
+    """Judge a CSV file row by row. Raises INVALID_FIELD where it cannot be read as one, or is too long.
+
+    Of rows with the same external id the last good one is kept.
+    """
+    lines = _lines(_decoded(content))
+    header = [cell.lower() for cell in next(lines, (0, []))[1]]
+    if sorted(header) != sorted(COLUMNS):
+        raise DialdeskError("INVALID_FIELD", reason=f"the first line must name the columns {', '.join(COLUMNS)}")
+    rows = failed = 0
+    good: dict[str, tuple[int, Known]] = {}
+    problems: list[RowProblem] = []
+    for line, cells in lines:
+        rows += 1
+        if rows > MOST_ROWS:
+            raise DialdeskError("INVALID_FIELD", reason=f"the file has more than {MOST_ROWS} rows")
+        try:
+            external_id, known = _row(header, cells, region)
+        except DialdeskError as error:
+            failed += 1
+            problems.append(RowProblem(line, error.code, error.message(language)))
+            continue
+        if external_id in good:
+            problems.append(_repeated(good[external_id][0], line, language))
+        good[external_id] = line, known
+    problems.sort(key=lambda problem: problem.line)
+    return CustomerFile(rows, [known for _, known in good.values()], failed, problems[:MOST_PROBLEMS])
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that say something, each with the number of the line on which it ends."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for cells in reader:
+            row = [cell.strip() for cell in cells]
+            if any(row):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DialdeskError("INVALID_FIELD", reason=f"line {reader.line_num}: {error}") from error
+
+
+def _row(header: list[str], cells: list[str], region: str) -> tuple[str, Known]:
+    """Judge one row by the rules of the JSON API, and one more: it has an external id, or it would come twice."""
+    if any(cells[len(header) :]):
+        raise DialdeskError("INVALID_FIELD", reason="the row has more cells than there are columns")
+    told = dict.fromkeys(COLUMNS, "") | dict(zip(header, cells, strict=False))
+    try:
+        new = msgspec.convert(
+            {
+                "externalId": told["external_id"],
+                "name": told["name"],
+                "phone": told["phone"],
+                "tags": _listed(told["tags"]),
+                "orderIds": _listed(told["order_ids"]),
+            },
+            NewCustomer,
+        )
+    except msgspec.ValidationError as error:
+        raise DialdeskError("INVALID_FIELD", reason=str(error)) from error
+    return told["external_id"], _known(new, region)
+
+
+def _listed(cell: str) -> list[str]:
+    return [part.strip() for part in _SEPARATOR.split(cell) if part.strip()]
+
+
+def _repeated(line: int, again: int, language: Language) -> RowProblem:
+    zh, en = f"第 {again} 行的 external_id 与此行相同，以后者为准", f"Line {again} has the same external_id, and counts"
+    return RowProblem(line, "REPEATED", zh if language == "zh-CN" else en)
+
+
+def _decoded(content: bytes) -> str:
+    """UTF-8, as most programs write it, else GB18030, as Excel does in China: a file of Chinese names in the latter is
+    hardly ever valid UTF-8."""
+    for encoding in ("utf-8-sig", "gb18030"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise DialdeskError("INVALID_FIELD", reason="the file must be CSV text in UTF-8 or GB18030")

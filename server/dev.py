@@ -20,7 +20,7 @@ import msgspec
 
 from server.config import Config, read_config
 from server.passwords import Passwords
-from storage import accounts
+from storage import accounts, installation
 from storage.audit import Actor
 from storage.database import open_database
 from storage.embedded import running
@@ -56,8 +56,8 @@ async def dev(options: Options, say: Callable[[str], None]) -> None:
     Raises DevError or EmbeddedError where something cannot start, or ends while it should run.
     """
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    for signalled in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signalled, stop.set)
     async with AsyncExitStack() as stack:
         (options.data / "log").mkdir(parents=True, exist_ok=True)
         kept = _kept_secrets(options.data, options.demo_password)
@@ -283,7 +283,7 @@ async def _people(config: Config, kept: dict[str, str], options: Options) -> Non
             hashed = await passwords.hash(kept["DEMO_PASSWORD"])
         async with database.transaction() as connection:
             if not options.demo:
-                if not await accounts.any_user(connection):
+                if not await installation.has_users(connection):
                     await accounts.create_user(
                         connection,
                         actor,
@@ -294,7 +294,7 @@ async def _people(config: Config, kept: dict[str, str], options: Options) -> Non
                         password_hash=hashed,
                     )
                 return
-            tenant_id = await accounts.tenant_by_code(connection, "demo")
+            tenant_id = await installation.tenant_by_code(connection, "demo")
             if tenant_id is None:
                 tenant_id = await accounts.create_tenant(connection, actor, code="demo", name="Demo")
                 for username, role in wanted:
@@ -310,7 +310,7 @@ async def _people(config: Config, kept: dict[str, str], options: Options) -> Non
                     )
             elif options.demo_password is not None:
                 for username, _ in wanted:
-                    await accounts.set_password(connection, username, hashed)
+                    await installation.set_password(connection, username, hashed)
 
 
 def _welcome(origins: list[str], password: str, options: Options) -> list[str]:

@@ -5,10 +5,8 @@ the answer makes a new QR code.
 """
 
 import asyncio
-import hashlib
-import secrets
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import msgspec
 import segno
@@ -18,16 +16,24 @@ from protocol.messages import DeviceBound, DeviceUnbind, DeviceUnbound, DeviceVi
 from protocol.pairing import BindPayload, clean_typed_code, new_typed_code
 from protocol.phone_number import normalize
 from protocol.timestamps import Timestamp, epoch_ms, rfc3339
+from server.auth import actor_of
+from server.calls import Calls
 from server.config import Config
 from server.http import Answer, AppBody, Body, Done, RequestInfo
 from server.identity import Identity
+from server.relay import Relay
+from server.tokens import digest, new_token
 from storage import audit, devices
 from storage.database import Connection, Database
 from storage.devices import Action, BindType, FoundToken, Handset, Outbound, Reach
 from storage.events import Emitted, emit
+from storage.live import Live
 from storage.vault import Vault
 
-Parameter = bool | int | float | Annotated[str, msgspec.Meta(max_length=256)] | None
+_EXACT = msgspec.Meta(ge=-(2**53), le=2**53)  # what JavaScript holds exactly
+Parameter = (
+    bool | Annotated[int, _EXACT] | Annotated[float, _EXACT] | Annotated[str, msgspec.Meta(max_length=256)] | None
+)
 Parameters = Annotated[
     dict[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], Parameter], msgspec.Meta(max_length=32)
 ]
@@ -174,46 +180,11 @@ class Unbound(msgspec.Struct, frozen=True, kw_only=True):
     emitted: list[Emitted]
 
 
-class Relay(Protocol):
-    """The way to sessions, wherever they are."""
-
-    def announce(self, emitted: Sequence[Emitted]) -> None:
-        """Tell agents' pages."""
-
-    def close_phone(
-        self,
-        node: str | None,
-        device_id: str,
-        code: int,
-        reason: str,
-        last: bytes | None = None,
-        *,
-        epoch: int | None = None,
-    ) -> None:
-        """Close the phone's session on that node, if it is older than `epoch`, after a last frame."""
-
-
-class Limiter(Protocol):
-    """Counts who comes too often."""
-
-    async def allow(self, key: str, limit: int, per_seconds: int, /) -> int | None:
-        """Return None, or after how many seconds to come again."""
-
-
-class Calls(Protocol):
-    """The door by which calls change."""
-
-    async def close_lost(
-        self, connection: Connection, tenant_id: str, device_ids: Sequence[str], reason: str, /
-    ) -> list[Emitted]:
-        """End the living calls of these phones as unknown, in the caller's transaction."""
-
-
 class Devices:
     """The work phones of all tenants."""
 
     def __init__(
-        self, database: Database, relay: Relay, vault: Vault, live: Limiter, config: Config, calls: Calls
+        self, database: Database, relay: Relay, vault: Vault, live: Live, config: Config, calls: Calls
     ) -> None:
         self._database = database
         self._relay = relay
@@ -234,7 +205,7 @@ class Devices:
         user_id = body.user_id or _own(identity)
         if not identity.may("devices.bind_for"):
             identity.require(_needed(identity, user_id))
-        token, typed_code = f"ddb_{secrets.token_urlsafe(32)}", new_typed_code()
+        token, typed_code = new_token("ddb"), new_typed_code()
         async with self._database.transaction() as connection:
             agents = await devices.lock_agents(connection, _reach(identity), [user_id])
             if not agents.get(user_id):
@@ -244,8 +215,8 @@ class Devices:
                 identity.tenant_id,
                 user_id,
                 identity.id,
-                _digest(token),
-                _digest(typed_code),
+                digest(token),
+                digest(typed_code),
                 self._config.bind_token_ttl,
             )
         data = BindPayload(self._websocket, token, user_id, epoch_ms(made_at)).encode()
@@ -267,16 +238,14 @@ class Devices:
         wait = await self._live.allow(f"bind:{request.ip}", self._config.login_rate, 60)
         if wait is not None:
             raise DialdeskError("RATE_LIMITED", retryAfter=wait)
-        auth_token = f"ddp_{secrets.token_urlsafe(32)}"
+        auth_token = new_token("ddp")
         async with self._database.transaction() as connection:
             token = await self._redeem(connection, body)
             tenant_id, user_id = token.tenant_id, token.user_id
             lost: list[Emitted] = []
             if body.force and token.device_id:
                 lost = await self._calls.close_lost(connection, tenant_id, [token.device_id], "rebound")
-            bound = await devices.bind(
-                connection, tenant_id, user_id, _handset(body, token.region), _digest(auth_token)
-            )
+            bound = await devices.bind(connection, tenant_id, user_id, _handset(body, token.region), digest(auth_token))
             await self._refuse_on_call(connection, tenant_id, bound.id, force=body.force)
             if body.device_token:
                 sealed = self._vault.seal(body.device_token.encode(), devices.push_token_place(bound.id))
@@ -307,8 +276,9 @@ class Devices:
                 raise DialdeskError("NOT_FOUND", what="device")
             identity.require(_needed(identity, device.user_id))
             await devices.lock_agents(connection, Reach(identity.tenant_id), [device.user_id])
+            actor, tenant_id = actor_of(identity, request), identity.tenant_id
             unbound = await self._free(
-                connection, _actor(identity, request), device.user_id, [device_id], "unbound", force=query.force
+                connection, actor, tenant_id, device.user_id, [device_id], "unbound", force=query.force
             )
             if not unbound:  # somebody else unbound or moved it while this waited for the lock
                 raise DialdeskError("NOT_FOUND", what="device")
@@ -320,15 +290,16 @@ class Devices:
     async def unbind_all(self, connection: Connection, actor: audit.Actor, user_id: str, reason: str) -> list[Unbound]:
         """Unbind all phones of an agent in the caller's transaction, closing their calls and voiding the agent's codes.
 
-        `actor.tenant_id` is the agent's tenant, whoever acts. Of calls, phones and streams the caller may have locked
-        nothing; of agents only this one. Once committed, hand what it returns to `announce_unbound`. The agent gets no
-        DEVICE_UNBOUND: an account that is being disabled has no page to tell.
+        `actor.tenant_id` is the agent's tenant, whoever acts; a user without one has no phones. Of calls, phones and
+        streams the caller may have locked nothing; of agents only this one. Once committed, hand what it returns to
+        `announce_unbound`. The agent gets no DEVICE_UNBOUND: an account that is being disabled has no page to tell.
         """
-        assert actor.tenant_id is not None
+        if actor.tenant_id is None:
+            return []
         await devices.lock_agents(connection, Reach(actor.tenant_id), [user_id])
         await devices.void_tokens(connection, actor.tenant_id, user_id)
         phones = await devices.bound_to(connection, actor.tenant_id, user_id)
-        return await self._free(connection, actor, user_id, phones, reason, force=True)
+        return await self._free(connection, actor, actor.tenant_id, user_id, phones, reason, force=True)
 
     def announce_unbound(self, unbound: Sequence[Unbound]) -> None:
         """Tell everybody of phones that were unbound, now that it is committed: pages, and the phones' sessions."""
@@ -339,7 +310,7 @@ class Devices:
     async def _redeem(self, connection: Connection, body: BindRequest) -> FoundToken:
         """Use up the token that an app brings, holding its agent and the one who has the handset now."""
         token = await devices.find_token(
-            connection, _digest(body.token), _digest(clean_typed_code(body.token)), body.device_id
+            connection, digest(body.token), digest(clean_typed_code(body.token)), body.device_id
         )
         if token is None:
             raise DialdeskError("BIND_TOKEN_INVALID")
@@ -382,26 +353,22 @@ class Devices:
         self,
         connection: Connection,
         actor: audit.Actor,
+        tenant_id: str,
         user_id: str,
         device_ids: Sequence[str],
         reason: str,
         *,
         force: bool,
     ) -> list[Unbound]:
-        """Unbind these phones of an agent who is held; what was told of their calls goes with the first of them."""
-        assert actor.tenant_id is not None
-        emitted: list[Emitted] = []
-        if force and device_ids:
-            emitted = await self._calls.close_lost(connection, actor.tenant_id, device_ids, reason)
-        freed = await devices.unbind(connection, actor.tenant_id, user_id, device_ids)
+        """Unbind these phones of an agent who is held; what was emitted of their calls goes with the first of them."""
+        emitted = await self._calls.close_lost(connection, tenant_id, device_ids, reason) if force else []
+        freed = await devices.unbind(connection, tenant_id, user_id, device_ids)
         for phone in freed:
-            await self._refuse_on_call(connection, actor.tenant_id, phone.id, force=force)
+            await self._refuse_on_call(connection, tenant_id, phone.id, force=force)
             await audit.record(
                 connection, actor, "unbind", "device", phone.id, before={"userId": user_id}, reason=reason
             )
-        await devices.log(
-            connection, actor.tenant_id, [phone.id for phone in freed], "unbind", reason=reason, ip=actor.ip
-        )
+        await devices.log(connection, tenant_id, [phone.id for phone in freed], "unbind", reason=reason, ip=actor.ip)
         return [
             Unbound(
                 device_id=phone.id,
@@ -532,12 +499,6 @@ def _needed(identity: Identity, user_id: str) -> str:
     return "devices.bind" if user_id == identity.user_id else "devices.manage"
 
 
-def _actor(identity: Identity, request: RequestInfo) -> audit.Actor:
-    return audit.Actor(
-        kind=identity.kind, id=identity.id, tenant_id=identity.tenant_id, ip=request.ip, request_id=request.id
-    )
-
-
 def _handset(body: BindRequest, region: str) -> Handset:
     """Raises INVALID_PHONE for a number that is told and is none; iOS tells none."""
     told = body.phone_number.strip()
@@ -561,11 +522,6 @@ def _told(how: Outbound | None) -> ConfigAnswer:
         line_id=how.line_id,
         call_parameters=msgspec.json.decode(how.call_parameters, type=Parameters),
     )
-
-
-def _digest(token: str) -> bytes:
-    """What is kept of a token: as random as a key, so that a plain hash is enough."""
-    return hashlib.sha256(token.encode()).digest()
 
 
 def _draw(data: str) -> str:

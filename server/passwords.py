@@ -16,8 +16,8 @@ from protocol.errors import DialdeskError
 
 AT_ONCE: Final = 2
 """Hashes computed at the same time: each takes 64 MiB and, with argon2's four lanes, about a core."""
-WAITING: Final = 100
-"""Hashes that may wait for their turn, a few seconds' work; whoever comes then is told UNAVAILABLE."""
+ROOM: Final = 100
+"""Hashes that may be asked for at a time, some seconds' work; whoever comes then is told UNAVAILABLE."""
 
 _READABLE = "23456789abcdefghjkmnpqrstuvwxyz"  # nothing that is read as something else: no 0 o 1 i l
 _LIGHT = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -31,11 +31,12 @@ class Passwords:
     A context manager: leaving it ends the threads.
     """
 
-    def __init__(self, hasher: PasswordHasher | None = None) -> None:
+    def __init__(self, hasher: PasswordHasher | None = None, *, room: int = ROOM) -> None:
         self._hasher = hasher or PasswordHasher()
+        self._room = room
         self._nobody = _hash_of_no_password(self._hasher)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="argon2")
-        self._waiting = 0
+        self._inside = 0
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +62,11 @@ class Passwords:
         """
         password = "-".join("".join(secrets.choice(_READABLE) for _ in range(4)) for _ in range(4))
         return password, _LIGHT.hash(password)
+
+    def demand_room(self) -> None:
+        """Raise UNAVAILABLE where too many wait: ask before an attempt is counted that would not be looked at."""
+        if self._inside >= self._room:
+            raise DialdeskError("UNAVAILABLE")
 
     async def hash(self, password: str) -> str:
         """Return the hash to keep. Raises UNAVAILABLE where too many wait."""
@@ -99,13 +105,12 @@ class Passwords:
             return False
 
     async def _in_turn(self, compute: Callable[[], R]) -> R:
-        if self._waiting >= WAITING:
-            raise DialdeskError("UNAVAILABLE")
-        self._waiting += 1
+        self.demand_room()
+        self._inside += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
         finally:
-            self._waiting -= 1
+            self._inside -= 1
 
 
 def _normal(password: str) -> str:

@@ -150,19 +150,23 @@ class Relay:
         """Carry what is sent, for ever."""
         while True:
             await self._wake.wait()
-            self._wake.clear()
-            outgoing, self._outgoing, count, self._waiting = self._outgoing, {}, self._waiting, 0
-            try:
-                async with asyncio.timeout(_PUBLISH_DEADLINE):
-                    pipeline = self._redis.pipeline(transaction=False)
-                    for node, messages in outgoing.items():
-                        pipeline.publish(self._channel(node), self._encoder.encode(messages))
-                    await pipeline.execute()
-            except (RedisError, OSError, TimeoutError) as error:
-                self._metrics.relay_dropped.inc(count)
-                log.warning("relay dropped messages", count=count, error=repr(error))
-            else:
-                self._metrics.relay_sent.inc(count)
+            await self.carry()
+
+    async def carry(self) -> None:
+        """Carry what waits now, in one round trip."""
+        self._wake.clear()
+        outgoing, self._outgoing, count, self._waiting = self._outgoing, {}, self._waiting, 0
+        try:
+            async with asyncio.timeout(_PUBLISH_DEADLINE):
+                pipeline = self._redis.pipeline(transaction=False)
+                for node, messages in outgoing.items():
+                    pipeline.publish(self._channel(node), self._encoder.encode(messages))
+                await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._metrics.relay_dropped.inc(count)
+            log.warning("relay dropped messages", count=count, error=repr(error))
+        else:
+            self._metrics.relay_sent.inc(count)
 
     async def subscribe(self, after_gap: Callable[[], None]) -> None:
         """Hear what is sent to this node, for ever; calls `after_gap` whenever something may have been missed."""

@@ -9,7 +9,7 @@ plain hash. User names are unique, so that a repeat is told ALREADY_EXISTS.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -28,13 +28,15 @@ from storage.audit import Actor
 from storage.database import Connection, Database
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
-NewUsername = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
+NewUsername = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$(?!\n)")]
 NewPassword = Annotated[str, msgspec.Meta(max_length=1024)]
 Search = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-TeamIds = Annotated[list[str], msgspec.Meta(max_length=100)]
+TeamIds = Annotated[tuple[str, ...], msgspec.Meta(max_length=100)]
 
 ADMIN: Final = "tenant_admin"
 _WIDTH: Final = {"own": 0, "teams": 1, "tenant": 2, "installation": 3}
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class RoleList(Answer, frozen=True, kw_only=True):
@@ -54,7 +56,7 @@ class NewUser(Body, frozen=True, kw_only=True):
     name: Name
     role: str
     team_id: str | None = None
-    supervised_teams: TeamIds = []
+    supervised_teams: TeamIds = ()
     password: NewPassword | None = None
     must_change_password: bool = True
     tenant_id: str | None = None
@@ -169,7 +171,7 @@ class Users:
                 role=role.code,
                 password_hash=password_hash,
                 team_id=body.team_id,
-                supervised_teams=body.supervised_teams,
+                supervised_teams=sorted(set(body.supervised_teams)),
                 must_change_password=body.must_change_password,
             )
             return UserMade(user=await accounts.get_user(connection, tenant_id, user_id), password=password)
@@ -199,25 +201,15 @@ class Users:
         """Change a user's name, role, team or supervised teams; it holds from the user's next request on."""
         async with self._database.transaction() as connection:
             tenant_id, before = await self._hold(connection, identity, user_id)
-            role = _grantable(
-                identity, await accounts.roles(connection), before.role if body.role is msgspec.UNSET else body.role
-            )
-            if body.supervised_teams is not msgspec.UNSET:
-                supervised_teams = sorted(set(body.supervised_teams))
-            else:
-                supervised_teams = before.supervised_teams if role.reach == "teams" else []
-            after = msgspec.structs.replace(
-                before,
-                name=before.name if body.name is msgspec.UNSET else body.name,
-                role=role.code,
-                team_id=before.team_id if body.team_id is msgspec.UNSET else body.team_id,
-                supervised_teams=supervised_teams,
-            )
+            after = amended(before, body)
+            role = _grantable(identity, await accounts.roles(connection), after.role)
+            leaves_teams = role.reach != "teams" and body.supervised_teams is msgspec.UNSET
+            supervised_teams = [] if leaves_teams else sorted(set(after.supervised_teams))
+            after = msgspec.structs.replace(after, supervised_teams=supervised_teams)
             await _demand_teams(connection, tenant_id, role, after.team_id, after.supervised_teams)
             if after.role != before.role:
                 await _demand_another_admin(connection, tenant_id, before)
-            if after != before:
-                await accounts.change_user(connection, actor_of(identity, request), before, after)
+            await accounts.change_user(connection, actor_of(identity, request), before, after)
             return UserAnswer(user=await accounts.get_user(connection, tenant_id, user_id))
 
     async def disable(self, identity: Identity, user_id: str, request: RequestInfo) -> UserAnswer:
@@ -324,7 +316,8 @@ class Users:
         return tenant_id, user
 
     async def _hashes(self, rows: Sequence[Row], *, dry_run: bool) -> dict[int, str]:
-        """The hashes of given passwords by line, made before the transaction: they take their time."""
+        """The hashes of given passwords by line: before the transaction, since they take time, and one after another,
+        so that whoever signs in meanwhile has a turn."""
         if dry_run:
             return {}
         return {row.line: await self._passwords.hash(row.password) for row in rows if row.password}
@@ -361,6 +354,12 @@ class Users:
         return ImportedRow(line=row.line, username=username, user_id=user_id, password=password)
 
 
+def amended(before: S, change: Body) -> S:
+    """Return `before` with what the change names; what it leaves UNSET stays."""
+    named = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
+    return msgspec.structs.replace(before, **named)
+
+
 class _DryRun(Exception):  # noqa: N818 - nothing went wrong
     """Rolls back the transaction whose report is all that was wanted."""
 
@@ -373,7 +372,7 @@ def _may_give(identity: Identity, role: Role) -> bool:
 
 
 def _grantable(identity: Identity, roles: Mapping[str, Role], code: str) -> Role:
-    """The role of that code. Raises INVALID_FIELD where there is none, FORBIDDEN where it is not this identity's to give."""
+    """The role of that code. Raises INVALID_FIELD where there is none, FORBIDDEN where it may not be given."""
     role = roles.get(code)
     if role is None:
         raise DialdeskError("INVALID_FIELD", reason=f"there is no role {code}")
@@ -401,7 +400,7 @@ async def _demand_another_admin(connection: Connection, tenant_id: str, user: Us
 async def _demand_teams(
     connection: Connection, tenant_id: str, role: Role, team_id: str | None, supervised_teams: Sequence[str]
 ) -> None:
-    """Hold the teams a user is in and supervises. Raises NOT_FOUND, or INVALID_FIELD for a role that supervises none."""
+    """Hold the teams a user is in and supervises. Raises NOT_FOUND, or INVALID_FIELD where its role supervises none."""
     if supervised_teams and role.reach != "teams":
         raise DialdeskError("INVALID_FIELD", reason=f"the role {role.code} supervises no teams")
     await accounts.hold_teams(connection, tenant_id, {*supervised_teams, *([team_id] if team_id else [])})
@@ -410,6 +409,7 @@ async def _demand_teams(
 def _checked(text: str, kind: object, column: str) -> str:
     """The text of a cell. Raises INVALID_FIELD where a request for a single user could not bring it either."""
     try:
-        return msgspec.convert(text, type=kind)
+        checked: str = msgspec.convert(text, type=kind)
     except msgspec.ValidationError as error:
         raise DialdeskError("INVALID_FIELD", reason=f"{column}: {error}") from error
+    return checked

@@ -13,7 +13,7 @@ from server.config import Config
 from server.lease import Lease
 from server.relay import Relay
 from server.telemetry import Metrics
-from storage import accounts, calls, devices, events, idempotency, nodes
+from storage import calls, credentials, devices, events, idempotency, nodes
 from storage.database import Database
 
 log = structlog.get_logger()
@@ -95,8 +95,8 @@ class Worker:
         async with self._database.connection() as connection:
             await events.expire(connection, self._config.event_retention)
             await idempotency.expire(connection)
-            await accounts.expire_logins(connection)
-            await devices.expire_bind_tokens(connection)
+            await credentials.expire(connection)
+            await devices.expire_tokens(connection)
             await nodes.forget(connection)
 
     async def _repeat(self, name: str, chore: Callable[[], Awaitable[None]], every: float) -> None:

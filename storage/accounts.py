@@ -95,7 +95,7 @@ class UserSearch(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
 
 
-# ---------- tenants -----------------------------------------------------------------------------------------------------
+# --- tenants ----------------------------------------------------------------------------------------------------------
 
 
 async def create_tenant(
@@ -136,6 +136,8 @@ async def list_tenants(connection: Connection, page: Page, text: str | None = No
 
 async def change_tenant(connection: Connection, actor: Actor, before: Tenant, after: Tenant, action: str) -> None:
     """Turn `before`, which is locked, into `after`: its name, time zone, status and lists."""
+    if after == before:
+        return
     await connection.execute(
         _SQL["change_tenant"],
         before.id,
@@ -149,7 +151,7 @@ async def change_tenant(connection: Connection, actor: Actor, before: Tenant, af
     await _record(connection, actor, before.id, action, "tenant", before.id, before=old, after=new)
 
 
-# ---------- teams -------------------------------------------------------------------------------------------------------
+# --- teams ------------------------------------------------------------------------------------------------------------
 
 
 async def create_team(connection: Connection, actor: Actor, tenant_id: str, name: str) -> Team:
@@ -207,7 +209,7 @@ async def delete_team(connection: Connection, actor: Actor, tenant_id: str, team
     await _record(connection, actor, tenant_id, "delete", "team", team_id, before={"name": team["name"]})
 
 
-# ---------- users -------------------------------------------------------------------------------------------------------
+# --- users ------------------------------------------------------------------------------------------------------------
 
 
 async def roles(connection: Connection) -> dict[str, Role]:
@@ -303,7 +305,9 @@ async def tenant_of_admin(connection: Connection, user_id: str) -> str | None:
 
 
 async def change_user(connection: Connection, actor: Actor, before: User, after: User) -> None:
-    """Turn `before`, which is locked, into `after`: its name, role, team and supervised teams, which the caller holds."""
+    """Turn `before`, which is locked, into `after`: name, role, and the teams, which the caller holds too."""
+    if after == before:
+        return
     await connection.execute(_SQL["change_user"], before.tenant_id, before.id, after.name, after.role, after.team_id)
     await connection.execute(_SQL["supervise"], before.tenant_id, before.id, after.supervised_teams)
     old, new = _difference(before, after)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from protocol.call import CallState, Status
-from protocol.messages import Capabilities, LiveCall, Message, encode_data
+from protocol.messages import NO_DATA, Capabilities, LiveCall, Message, encode_data
 from protocol.phone_number import mask
 from protocol.timestamps import rfc3339
 from storage.database import Connection, queries
@@ -355,7 +355,7 @@ async def living_of_agent(connection: Connection, user_id: str) -> list[LiveCall
 
 def raw(json: str | None) -> msgspec.Raw:
     """Return a JSON column as what an answer embeds; an absent one as what answers omit."""
-    return msgspec.Raw(b"" if json is None else json.encode())
+    return NO_DATA if json is None else msgspec.Raw(json.encode())
 
 
 def _capabilities(json: str | None) -> Capabilities:

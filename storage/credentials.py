@@ -1,4 +1,4 @@
-"""What people, programs and phones show to be let in: passwords, logins with their refresh tokens, API keys, device tokens.
+"""What lets people, programs and phones in: passwords, logins with their refresh tokens, API keys, device tokens.
 
 Tokens are kept as SHA-256 of 256 random bits and looked up by it, so nothing that is kept lets anybody in, and a lookup
 has no time worth measuring. All times are PostgreSQL's. What is decided here in one statement - an attempt, the one use
@@ -53,14 +53,13 @@ class EndedLogin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key, as of now; `over` where it was revoked or has expired, `unseen` where it was not used for a minute."""
+    """An API key, as of now; `over` where it was revoked or has expired."""
 
     id: str
     tenant_id: str
     scopes: frozenset[str]
     over: bool
     suspended: bool
-    unseen: bool
 
 
 class PhoneStanding(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +87,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     revoked_at: Timestamp | None = None
 
 
-# ---------- passwords ---------------------------------------------------------------------------------------------------
+# --- passwords --------------------------------------------------------------------------------------------------------
 
 
 async def take_attempt(connection: Connection, username: str, attempts: int, lockout: float) -> Attempt | None:
@@ -130,7 +129,7 @@ async def change_password(connection: Connection, user_id: str, checked_hash: st
     return await connection.fetchval(_SQL["change_password"], user_id, checked_hash, new_hash) is not None
 
 
-# ---------- logins ------------------------------------------------------------------------------------------------------
+# --- logins -----------------------------------------------------------------------------------------------------------
 
 
 async def open_login(
@@ -206,7 +205,7 @@ async def expire(connection: Connection) -> int:
     return int((await connection.execute(_SQL["expire"])).removeprefix("DELETE "))
 
 
-# ---------- what a suspended tenant closes -----------------------------------------------------------------------------------
+# --- what a suspended tenant closes -----------------------------------------------------------------------------------
 
 
 async def pages_of_tenant(connection: Connection, tenant_id: str) -> dict[str, list[str]]:
@@ -219,7 +218,7 @@ async def phones_of_tenant(connection: Connection, tenant_id: str) -> dict[str, 
     return {row["id"]: row["node"] for row in await connection.fetch(_SQL["phones_of_tenant"], tenant_id)}
 
 
-# ---------- API keys and device tokens ----------------------------------------------------------------------------------
+# --- API keys and device tokens ---------------------------------------------------------------------------------------
 
 
 async def find_api_key(connection: Connection, key_hash: bytes) -> KeyStanding | None:
@@ -229,7 +228,13 @@ async def find_api_key(connection: Connection, key_hash: bytes) -> KeyStanding |
         return None
     if row["unseen"] and not row["over"]:
         await connection.execute(_SQL["seen_api_key"], row["id"])
-    return KeyStanding(**{**row, "scopes": frozenset(row["scopes"])})
+    return KeyStanding(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        scopes=frozenset(row["scopes"]),
+        over=row["over"],
+        suspended=row["suspended"],
+    )
 
 
 async def find_phone(connection: Connection, token_hash: bytes) -> PhoneStanding | None:

@@ -73,7 +73,7 @@ async def create(connection: Connection, tenant_id: str, new: Known) -> asyncpg.
 
 
 async def upsert(connection: Connection, tenant_id: str, new: Known) -> asyncpg.Record:
-    """Make or replace the CRM's customer; the row tells `created`."""
+    """Make or replace the CRM's customer; one that was there keeps its id."""
     row = await connection.fetchrow(_SQL["upsert"], tenant_id, *_columns(new))
     assert row is not None
     return row
@@ -90,9 +90,7 @@ async def update(
     order_ids: Sequence[str],
 ) -> asyncpg.Record | None:
     """Replace what is known of a customer that exists, by our id or the CRM's; without `phone` the number stays."""
-    return await connection.fetchrow(
-        _SQL["update"], tenant_id, customer_id, name, phone, list(tags), list(order_ids)
-    )
+    return await connection.fetchrow(_SQL["update"], tenant_id, customer_id, name, phone, list(tags), list(order_ids))
 
 
 async def delete(connection: Connection, tenant_id: str, customer_id: str) -> asyncpg.Record | None:

@@ -1,4 +1,4 @@
-"""What Redis holds for a moment: one-time tickets and rate counters. Losing it loses nothing that a retry does not mend."""
+"""What Redis holds for a moment: one-time tickets and rate counters. What is lost with it, a retry mends."""
 
 import asyncio
 import hashlib
@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -60,8 +60,7 @@ class Live:
         Raises UNAVAILABLE.
         """
         async with self._answering():
-            value: bytes | None = await self._redis.getdel(self._ticket(ticket))
-        return value
+            return cast("bytes | None", await self._redis.getdel(self._ticket(ticket)))
 
     async def allow(self, key: str, limit: int, per_seconds: float) -> int | None:
         """Count one use of `key`; None where it is within `limit` in `per_seconds`, else after how many seconds it is.

@@ -29,7 +29,7 @@ new_call AS (
         id, tenant_id, user_id, team_id, created_by, device_id, call_method, customer_phone,
         customer_id, customer_name, order_id, external_id, custom_data, reap_at
     )
-    SELECT $4, $1, $3, $5, $6, p.id, 'mobile', $7, $8, $9, $10, $11, $12::text::json, $16 + make_interval(secs => $17::float8)
+    SELECT $4, $1, $3, $5, $6, p.id, 'mobile', $7, $8, $9, $10, $11, $12::text::json, $16::timestamptz + make_interval(secs => $17::float8)
     FROM phone p WHERE p.online_status = 'online' AND NOT p.handset_busy
     RETURNING id
 ),
@@ -39,7 +39,7 @@ new_event AS (
 ),
 new_command AS (
     INSERT INTO command (id, tenant_id, call_id, device_id, type, data, expires_at, next_send_at)
-    SELECT $15, $1, c.id, $2, 'DIAL_COMMAND', $18::text::json, $16, now() + make_interval(secs => $19::float8) FROM new_call c
+    SELECT $15, $1, c.id, $2, 'DIAL_COMMAND', $18::text::json, $16::timestamptz, now() + make_interval(secs => $19::float8) FROM new_call c
 ),
 kept AS (
     INSERT INTO idempotency_key (tenant_id, actor_id, operation, key, request_sha256, answer)

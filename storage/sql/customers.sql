@@ -30,7 +30,7 @@ INSERT INTO customer (id, tenant_id, external_id, name, phone, tags, order_ids)
 VALUES ($2, $1, $3, $4, $5, $6, $7)
 ON CONFLICT (tenant_id, external_id) DO UPDATE
 SET name = excluded.name, phone = excluded.phone, tags = excluded.tags, order_ids = excluded.order_ids, updated_at = now()
-RETURNING *, id = $2 AS created;
+RETURNING *;
 
 -- name: update
 -- Replace what is known of a customer, by our id or the CRM's; a number that is not told stays.
@@ -45,22 +45,24 @@ DELETE FROM customer WHERE tenant_id = $1 AND (id = $2 OR external_id = $2)
 RETURNING id, external_id;
 
 -- name: import
--- Make or replace many of the CRM's customers, and count what was made and what was changed. Everybody locks by external id.
-WITH saved AS (
-    INSERT INTO customer (id, tenant_id, external_id, name, phone, tags, order_ids)
-    SELECT id, $1, external_id, name, phone, tags, order_ids
-    FROM json_to_recordset($2::text::json)
+-- Make or replace many of the CRM's customers, and count what is new and what changed: a customer that was there keeps
+-- its id. Everybody locks in the order of external ids.
+WITH told AS (
+    SELECT * FROM json_to_recordset($2::text::json)
         AS t (id text, external_id text, name text, phone text, tags text[], order_ids text[])
-    ORDER BY external_id
+),
+saved AS (
+    INSERT INTO customer (id, tenant_id, external_id, name, phone, tags, order_ids)
+    SELECT id, $1, external_id, name, phone, tags, order_ids FROM told ORDER BY external_id
     ON CONFLICT (tenant_id, external_id) DO UPDATE
     SET name = excluded.name, phone = excluded.phone, tags = excluded.tags, order_ids = excluded.order_ids,
         updated_at = now()
     WHERE (customer.name, customer.phone, customer.tags, customer.order_ids)
         IS DISTINCT FROM (excluded.name, excluded.phone, excluded.tags, excluded.order_ids)
-    RETURNING xmax = 0 AS created  -- a row that was there before carries the lock of this statement
+    RETURNING id
 )
-SELECT count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE NOT created) AS updated
-FROM saved;
+SELECT count(t.id) AS created, count(*) - count(t.id) AS updated
+FROM saved s LEFT JOIN told t ON t.id = s.id;
 
 -- name: compare
 -- Count what importing these would make and change.

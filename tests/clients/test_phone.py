@@ -343,6 +343,7 @@ async def test_obeys_commands_of_welcome(server: FakeServer) -> None:
         await peer.welcome_phone(commands=[("msg-dial", dial())])
 
         assert "msg-dial" == (await peer.hear(Ack)).message.message_id
+        assert dial() == await phone.heard.wait_for(DialCommand)
         assert (await end_of(peer)).status is Outcome.CONNECTED
         assert 1 == len(phone.dialled)
 
@@ -376,15 +377,16 @@ async def test_repeated_command_is_answered_by_the_last_report(server: FakeServe
     """A command that comes again is acked again, its call's last report sent under its old id, and nothing dialled."""
     async with on_the_air(server) as (phone, peer):
         message_id = await peer.say(dial())
-        first = await peer.hear(CallEnd)
         await peer.hear(Ack)
-        await peer.say(Ack(message_id=str(first.message_id)))
+        seen = [await peer.hear_any() for _ in range(4)]
+        for report in seen:
+            await peer.say(Ack(message_id=str(report.message_id)))
         await within(phone.settled)
         await peer.say(dial(), message_id)
         again = await peer.hear(CallEnd)
 
         assert message_id == (await peer.hear(Ack)).message.message_id
-        assert (first.message_id, first.message) == (again.message_id, again.message)
+        assert (seen[-1].message_id, seen[-1].message) == (again.message_id, again.message)
         assert 1 == len(phone.dialled)
 
 

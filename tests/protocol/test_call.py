@@ -1,5 +1,4 @@
 """The life of a call, told here a second time as plain orders, and what holds for any reports whatever."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -189,6 +188,21 @@ def test_an_end_before_its_start_has_no_talk() -> None:
     )
 
     assert (after(30), after(30), 0) == (ended.connected_at, ended.ended_at, ended.duration)
+
+
+def test_a_clock_that_is_put_back_during_a_call_makes_no_talk_negative() -> None:
+    """An answer after the end, told by one phone before and after it was set right, makes a talk of nothing."""
+    answered = moved(call_at(Status.CALLING), Progress(Status.CONNECTED, after(50)))
+    ended = moved(answered, end(Outcome.CONNECTED, at=after(10)))
+
+    assert 0 == ended.duration
+
+
+def test_a_call_is_never_dated_before_it_was_made() -> None:
+    """Also where the node that judges has a clock behind that of the node that made the call."""
+    ended = moved(call_at(Status.CALLING), end(Outcome.MISSED, at=after(10)), now=after(-5))
+
+    assert CREATED == ended.ended_at
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 """The table of errors: complete in both languages, and safe to tell."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 import string
 from typing import Any

@@ -1,5 +1,4 @@
 """Ids: what they look like, and that they sort by the time they were made."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 import time
 from collections.abc import Callable

@@ -1,5 +1,4 @@
 """Every message there and back, the seed's own examples, and frames of every kind of malice."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 import json
 import time
@@ -13,12 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol import messages
-from protocol.call import Outcome, Status
+from protocol.call import Evidence, Outcome, Status
 from protocol.errors import DialdeskError
 from protocol.messages import (
     MAX_FRAME,
+    NO_DATA,
     Ack,
     CallEnd,
+    CallRinging,
     CallStatus,
     Decoder,
     Dial,
@@ -90,8 +91,8 @@ def any_of(kind: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
             return st.sampled_from(cls)
         case msgspec.inspect.LiteralType(values=values):
             return st.sampled_from(values)
-        case msgspec.inspect.DateTimeType(tz=True):
-            return st.datetimes(timezones=offsets)
+        case msgspec.inspect.DateTimeType():
+            return st.datetimes(timezones=st.none() | offsets)
         case msgspec.inspect.RawType():
             return json_values.map(lambda value: msgspec.Raw(msgspec.json.encode(value)))
         case msgspec.inspect.ListType(item_type=item):
@@ -373,7 +374,6 @@ MALFORMED: dict[str, str | bytes] = {
     "evidence that is none": '{"type":"CALL_STATUS","data":{"callId":"c","status":"ringing","evidence":"a hunch"}}',
     "an outcome that is none": '{"type":"CALL_END","data":{"callId":"c","status":"ringing"}}',
     "an end that is no time": '{"type":"CALL_END","data":{"callId":"c","status":"busy","endTime":"noon"}}',
-    "an end in no zone": '{"type":"CALL_END","data":{"callId":"c","status":"busy","endTime":"2025-12-25T10:33:00"}}',
     "an end on no day": '{"type":"CALL_END","data":{"callId":"c","status":"busy","endTime":"2025-02-30T10:33:00Z"}}',
     "talk without end": '{"type":"CALL_END","data":{"callId":"c","status":"connected","duration":1e999}}',
     "a recording of less than nothing": '{"type":"CALL_END","data":{"callId":"c","status":"busy","recordingSize":-1}}',
@@ -438,6 +438,14 @@ def test_a_wrong_clock_loses_no_report() -> None:
     assert Envelope(CallStatus(call_id="c", status="ringing", timestamp=1e300), None, -1e300) == from_phone.decode(
         frame
     )
+
+
+def test_a_time_without_an_offset_loses_no_report() -> None:
+    """An app that forgets the zone is heard; its time comes as it was said, for the server to take as UTC."""
+    frame = '{"type":"CALL_END","data":{"callId":"c","status":"busy","endTime":"2025-12-25T10:33:00"}}'
+    ended = CallEnd(call_id="c", status=Outcome.BUSY, end_time=datetime(2025, 12, 25, 10, 33))  # noqa: DTZ001
+
+    assert ended == from_phone.decode(frame).message
 
 
 # --- frames of any kind ----------------------------------------------------------------------------------------------
@@ -566,10 +574,19 @@ def test_seq_travels_beside_the_message() -> None:
 
 def test_what_is_at_its_default_is_not_said() -> None:
     """Frames are short: blanks and defaults are left out, custom data among them, and are read as what they were."""
+    event = CallRinging(
+        call_id="c", at=1, evidence=Evidence.CX_CALL, source="phone", customer_phone="1", custom_data=NO_DATA
+    )
     call = LiveCall(
-        call_id="c", status=Status.PENDING, call_method="mobile", customer_phone="1", created_at="2026-11-21T10:00:00Z"
+        call_id="c",
+        status=Status.PENDING,
+        call_method="mobile",
+        customer_phone="1",
+        created_at="2026-11-21T10:00:00Z",
+        custom_data=NO_DATA,
     )
 
+    assert b'{"callId":"c","at":1,"evidence":"cx_call","source":"phone","customerPhone":"1"}' == encode_data(event)
     assert (
         b'{"callId":"c","status":"pending","callMethod":"mobile","customerPhone":"1",'
         b'"createdAt":"2026-11-21T10:00:00Z"}' == msgspec.json.encode(call)

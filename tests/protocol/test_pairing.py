@@ -1,5 +1,4 @@
 """The QR code of a binding and the code to type instead."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 import json
 

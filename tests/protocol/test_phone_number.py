@@ -1,5 +1,4 @@
 """Phone numbers as people write them, as they are kept, dialled and shown."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 import phonenumbers
 import pytest

@@ -1,5 +1,4 @@
 """One side of a WebSocket: how it opens, what it forgives, and what it makes of silence. Time is an argument."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 from collections.abc import Iterator
 from typing import Literal
@@ -321,12 +320,17 @@ def test_a_driver_that_comes_much_too_late_closes_at_once() -> None:
     assert Due.CLOSE == ready().due(1000.0)
 
 
-def actions_until(session: Session[FromPhone], now: float, end: float) -> Iterator[tuple[float, Due]]:
-    """Drive a session as a node does: sleep until exactly `next_deadline`, ask what is due, and so on until `end`."""
-    while (deadline := session.next_deadline()) <= end:
+def actions_until(session: Session[FromPhone], now: float, end: float) -> Iterator[Due]:
+    """Drive a session as a node does: sleep until exactly `next_deadline`, ask what is due, and so on until `end`.
+
+    One silence has three things to tell; more are yielded of a session that loops, but not for ever.
+    """
+    for _ in range(5):
+        if (deadline := session.next_deadline()) > end:
+            return
         now = max(now, deadline)
         action = session.due(now)
-        yield now, action
+        yield action
         if action is Due.CLOSE:
             return
 
@@ -336,7 +340,7 @@ def actions_until(session: Session[FromPhone], now: float, end: float) -> Iterat
     st.lists(st.floats(0, 200), max_size=10),
     st.sampled_from([LIMITS, SessionLimits(probe_after=0.1, offline_after=0.3, close_after=0.7, first_message=0.2)]),
 )
-@example(0.1, [], LIMITS)
+@example(4.1, [], LIMITS)  # 4.1 + 60 - 4.1 < 60
 def test_a_driver_that_sleeps_until_the_deadline_never_wakes_for_nothing(
     start: float, gaps: list[float], limits: SessionLimits
 ) -> None:
@@ -344,7 +348,7 @@ def test_a_driver_that_sleeps_until_the_deadline_never_wakes_for_nothing(
     session = ready(start, limits)
     now = start
     for gap in [*gaps, 200.0]:
-        actions = [action for _, action in actions_until(session, now, now + gap)]
+        actions = list(actions_until(session, now, now + gap))
 
         assert [Due.PROBE, Due.OFFLINE, Due.CLOSE][: len(actions)] == actions
         if Due.CLOSE in actions:
@@ -354,10 +358,10 @@ def test_a_driver_that_sleeps_until_the_deadline_never_wakes_for_nothing(
 
 
 @given(st.floats(0, 1e7))
-@example(0.1)
+@example(9.4)  # 9.4 + 10 - 9.4 < 10
 def test_a_driver_wakes_once_for_a_first_message_that_does_not_come(start: float) -> None:
     """The one deadline of a session that is not open is the one that closes it."""
-    assert [Due.CLOSE] == [action for _, action in actions_until(opening(start), start, start + 200.0)]
+    assert [Due.CLOSE] == list(actions_until(opening(start), start, start + 200.0))
 
 
 # --- all of it together ----------------------------------------------------------------------------------------------

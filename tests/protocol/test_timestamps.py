@@ -1,5 +1,4 @@
 """Times as they are said, there and back."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 from datetime import UTC, datetime, timedelta, timezone
 

@@ -1,0 +1,710 @@
+"""Calls as agents ask for them and phones tell of them: dialled once, moved once a report, closed when nobody tells."""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from protocol.call import Evidence, Outcome
+from protocol.errors import CloseCode, DialdeskError
+from protocol.identifiers import new_id
+from protocol.messages import CallEnd, CallStatus, CancelDial, Dial, DialCommand, HangUp, to_agent, to_phone
+from server.calls import AppEnd, AppStatus, Calls, DialAnswer, DialRequest, HangUpRequest
+from server.config import Config
+from server.identity import Identity
+from server.relay import CloseAgent, ClosePhone, Relay, ToAgent, ToPhone
+from server.telemetry import Metrics
+from storage import calls as stored
+from storage import nodes
+from storage.database import Database
+from storage.events import Emitted
+from storage.idempotency import Once
+from tests.conftest import Office
+from tests.storage.test_nodes import claim_of
+
+HERE = "this-node"
+NUMBER = "13900139000"
+AGENT = frozenset({"calls.dial", "calls.control"})
+PENDING_FOR_LONG = timedelta(seconds=31)  # 20 s to start dialling, 10 s to say so
+RUNG_FOR_LONG = timedelta(seconds=121)
+
+
+class Sockets:
+    """Stands where this node's sessions are, and keeps what reaches them."""
+
+    def __init__(self) -> None:
+        self.to_phones: list[ToPhone] = []
+        self.to_agents: list[ToAgent] = []
+
+    def receive(self, carried: ToPhone | ToAgent | ClosePhone | CloseAgent) -> None:
+        """Keep it."""
+        match carried:
+            case ToPhone():
+                self.to_phones.append(carried)
+            case ToAgent():
+                self.to_agents.append(carried)
+            case unexpected:
+                raise AssertionError(unexpected)
+
+
+class Floor:
+    """The call control of one node, and those who use it."""
+
+    def __init__(self, database: Database, office: Office, redis: Redis, config: Config) -> None:
+        self.database = database
+        self.office = office
+        self.sockets = Sockets()
+        metrics = Metrics()
+        relay = Relay(redis, config.redis_prefix, lambda: HERE, metrics, canary_every=1, deaf_after=5)
+        relay.connect(self.sockets)
+        self.calls = Calls(database, relay, metrics, config)
+
+    async def staff(self, **capabilities: bool) -> tuple[Identity, str]:
+        """An agent with a page and an online phone on this node: (who, device id)."""
+        user_id = await self.office.agent()
+        device_id = await self.office.phone(user_id, **capabilities)
+        await self.execute("UPDATE device SET node = $2 WHERE id = $1", device_id, HERE)
+        async with self.database.connection() as connection:
+            await nodes.attend(connection, user_id, HERE)
+        return self.agent(user_id), device_id
+
+    def agent(self, user_id: str, **more: Any) -> Identity:
+        """A signed-in user of the office."""
+        known = {"tenant_id": self.office.tenant_id, "permissions": AGENT, **more}
+        return Identity(kind="user", id=user_id, user_id=user_id, **known)
+
+    def handset(self, device_id: str) -> Identity:
+        """A phone of the office, by its token."""
+        return Identity(kind="phone", id=device_id, tenant_id=self.office.tenant_id)
+
+    async def dial(self, who: Identity, *, key: str | None = None, **fields: Any) -> str:
+        """Dial as over HTTP; returns the call id."""
+        request = DialRequest(**{"customer_phone": NUMBER, **fields})
+        digest = hashlib.sha256(msgspec.json.encode(request)).digest()
+        once = Once(who.tenant_id, who.id, "Calls.dial", key, digest)
+        answer = await once.run(self.database, lambda: self.calls.dial(who, request, once))
+        return msgspec.json.decode(answer, type=DialAnswer).call_id
+
+    async def say(self, device_id: str, call_id: str, status: str, message_id: str | None = None, **more: Any) -> None:
+        """A phone says how far a call is: a progress, or `ended` with an outcome."""
+        report: CallStatus | CallEnd
+        if "outcome" in more:
+            report = CallEnd(call_id=call_id, status=more.pop("outcome"), **more)
+        else:
+            report = CallStatus(call_id=call_id, status=status, **more)  # type: ignore[arg-type]
+        await self.calls.apply(self.office.tenant_id, device_id, message_id or new_id("msg"), report)
+
+    async def end(
+        self, device_id: str, call_id: str, outcome: Outcome, message_id: str | None = None, **more: Any
+    ) -> None:
+        """A phone says that a call is over."""
+        await self.say(device_id, call_id, "ended", message_id, outcome=outcome, **more)
+
+    async def hang_up(self, who: Identity, call_id: str) -> None:
+        """Hang up as over HTTP."""
+        await self.calls.hang_up(who, HangUpRequest(call_id=call_id))
+
+    async def reap_after(self, call_id: str, stood: timedelta) -> None:
+        """Let a call have stood still for so long, and let the reaper look."""
+        await self.execute("UPDATE call SET reap_at = reap_at - $2::interval WHERE id = $1", call_id, stood)
+        await self.calls.reap(self.office.tenant_id, call_id)
+
+    async def execute(self, statement: str, *values: Any) -> None:
+        """Change rows behind the back of the code."""
+        async with self.database.connection() as connection:
+            await connection.execute(statement, *values)
+
+    async def rows(self, statement: str, *values: Any) -> list[asyncpg.Record]:
+        """Look at rows."""
+        async with self.database.connection() as connection:
+            return await connection.fetch(statement, *values)
+
+    async def call(self, call_id: str) -> dict[str, Any]:
+        """A call as its row stands."""
+        [row] = await self.rows("SELECT * FROM call WHERE id = $1", call_id)
+        return dict(row)
+
+    async def ended(self, call_id: str) -> tuple[Any, ...]:
+        """What the row of a call says about its end."""
+        row = await self.call(call_id)
+        return tuple(row[name] for name in ("status", "outcome", "closed_by", "evidence", "hangup_cause"))
+
+    async def history(self, call_id: str) -> list[tuple[str, str, str]]:
+        """(source, kind, effect) of all that was written of a call."""
+        rows = await self.rows("SELECT source, kind, effect FROM call_event WHERE call_id = $1 ORDER BY id", call_id)
+        return [tuple(row) for row in rows]
+
+    async def commands(self, call_id: str) -> list[tuple[str, bool, bool]]:
+        """(type, whether it is still sent, whether it was acked) of a call's commands."""
+        rows = await self.rows(
+            "SELECT type, next_send_at IS NOT NULL, acked_at IS NOT NULL FROM command WHERE call_id = $1 ORDER BY created_at",
+            call_id,
+        )
+        return [tuple(row) for row in rows]
+
+    async def stream(self, user_id: str) -> list[tuple[int, str]]:
+        """(seq, type) of an agent's events."""
+        rows = await self.rows("SELECT seq, type FROM agent_event WHERE user_id = $1 ORDER BY seq", user_id)
+        return [tuple(row) for row in rows]
+
+    async def written(self) -> dict[str, int]:
+        """How many rows a dial has left behind, by table."""
+        tables = ("call", "call_event", "command", "idempotency_key", "agent_event")
+        return {table: (await self.rows(f"SELECT count(*) FROM {table}"))[0][0] for table in tables}
+
+
+NOTHING = {"call": 0, "call_event": 0, "command": 0, "idempotency_key": 0, "agent_event": 0}
+
+
+@pytest.fixture
+async def floor(database: Database, office: Office, redis: Redis, config: Config) -> AsyncIterator[Floor]:
+    """A node's call control, the node being enlisted."""
+    async with database.connection() as connection:
+        await nodes.enlist(connection, HERE, HERE, "web", 60)
+    yield Floor(database, office, redis, config)
+
+
+@pytest.fixture
+async def impatient(database: Database, office: Office, redis: Redis, configure: Callable[..., Config]) -> Floor:
+    """Call control with other times than the usual ones, so that a test sees which is which."""
+    async with database.connection() as connection:
+        await nodes.enlist(connection, HERE, HERE, "web", 60)
+    return Floor(database, office, redis, configure(dial_expiry=20, dial_expiry_tapped=60, reap_ringing=120))
+
+
+async def refusal(asked: Awaitable[Any]) -> str:
+    """The code with which something is refused, or "accepted"."""
+    try:
+        await asked
+    except DialdeskError as error:
+        return error.code
+    return "accepted"
+
+
+async def foreign(database: Database) -> Office:
+    """Another tenant of the same database."""
+    tenant_id = new_id("tenant")
+    async with database.connection() as connection:
+        await connection.execute("INSERT INTO tenant (id, code, name) VALUES ($1, 'foreign', 'Foreign')", tenant_id)
+    return Office(database, tenant_id)
+
+
+# --- dialling ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_dial_commits_call_event_command_and_answer_and_then_tells_the_phone(floor: Floor) -> None:
+    """The phone's node is sent the very command that stands in the row, under its id."""
+    who, phone = await floor.staff()
+
+    call_id = await floor.dial(who, key="k1", customer_name="Li", order_id="o1", custom_data={"case": 7})
+    row = await floor.call(call_id)
+    [sent] = floor.sockets.to_phones
+    [command] = await floor.rows("SELECT * FROM command")
+    told = to_phone.decode(bytes(sent.frame))
+
+    assert {"call": 1, "call_event": 1, "command": 1, "idempotency_key": 1, "agent_event": 0} == await floor.written()
+    assert ("pending", phone, "+8613900139000", "Li", "o1") == tuple(
+        row[name] for name in ("status", "device_id", "customer_phone", "customer_name", "order_id")
+    )
+    assert ({"case": 7}, 1) == (msgspec.json.decode(row["custom_data"]), row["version"])
+    assert (phone, command["id"], command["device_id"]) == (sent.device_id, told.message_id, phone)
+    assert msgspec.json.decode(command["data"]) == msgspec.json.decode(bytes(sent.frame))["data"]
+    assert isinstance(told.message, DialCommand)
+    assert (call_id, NUMBER) == (told.message.call_id, told.message.customer_phone)
+    assert [("agent", "DIAL", "created")] == await floor.history(call_id)
+
+
+@pytest.mark.parametrize(("auto_dial", "seconds"), [(True, 20), (False, 60)])
+async def test_a_command_expires_sooner_where_nobody_must_tap(floor: Floor, auto_dial: bool, seconds: int) -> None:
+    """20 s for a phone that dials by itself, 60 s where a person must tap; the reaper looks 10 s later; row and frame agree."""
+    who, _ = await floor.staff(autoDial=auto_dial)
+
+    call_id = await floor.dial(who)
+    [row] = await floor.rows(
+        "SELECT c.expires_at - c.created_at AS life, c.expires_at, l.reap_at - c.expires_at AS patience,"
+        " c.next_send_at - c.created_at AS resend"
+        " FROM command c JOIN call l ON l.id = c.call_id WHERE l.id = $1",
+        call_id,
+    )
+    told = to_phone.decode(bytes(floor.sockets.to_phones[0].frame)).message
+
+    assert isinstance(told, DialCommand)
+    assert timedelta(seconds=seconds - 1) < row["life"] <= timedelta(seconds=seconds)
+    assert timedelta(seconds=10) == row["patience"]
+    assert timedelta(seconds=3) == row["resend"]
+    assert row["expires_at"].timestamp() == pytest.approx(told.expires_at / 1000, abs=0.001)
+
+
+async def _no_phone(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return floor.agent(await floor.office.agent()), {}
+
+
+async def _phone_offline(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    who, phone = await floor.staff()
+    await floor.execute("UPDATE device SET online_status = 'offline' WHERE id = $1", phone)
+    return who, {}
+
+
+async def _handset_busy(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    who, phone = await floor.staff()
+    await floor.execute("UPDATE device SET handset_busy = true WHERE id = $1", phone)
+    return who, {}
+
+
+async def _default_offline(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    """Another phone is free, but the agent does not hold that one in hand."""
+    who, phone = await floor.staff()
+    await floor.office.phone(who.id)
+    await floor.execute("UPDATE app_user SET default_device_id = $2 WHERE id = $1", who.id, phone)
+    await floor.execute("UPDATE device SET online_status = 'offline' WHERE id = $1", phone)
+    return who, {}
+
+
+async def _bad_number(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return (await floor.staff())[0], {"customer_phone": "12"}
+
+
+async def _cloud_asked(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return (await floor.staff())[0], {"call_method": "cloud"}
+
+
+async def _cloud_usual(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    who, _ = await floor.staff()
+    await floor.execute("UPDATE app_user SET call_method = 'cloud' WHERE id = $1", who.id)
+    return who, {}
+
+
+async def _phone_of_another_agent(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return (await floor.staff())[0], {"device_id": (await floor.staff())[1]}
+
+
+async def _phone_of_another_tenant(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    elsewhere = await foreign(floor.database)
+    return (await floor.staff())[0], {"device_id": await elsewhere.phone(await elsewhere.agent())}
+
+
+async def _for_another_without_scope(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return (await floor.staff())[0], {"user_id": (await floor.staff())[0].id}
+
+
+async def _for_an_agent_of_another_tenant(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    elsewhere = await foreign(floor.database)
+    user_id = await elsewhere.agent()
+    await elsewhere.phone(user_id)
+    who = floor.agent(await floor.office.agent(), reach="tenant", permissions=AGENT | {"calls.dial_for"})
+    return who, {"user_id": user_id}
+
+
+async def _for_an_agent_out_of_reach(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    chief = floor.agent(
+        await floor.office.agent(), reach="teams", teams=("north",), permissions=AGENT | {"calls.dial_for"}
+    )
+    return chief, {"user_id": (await floor.staff())[0].id}
+
+
+async def _key_without_agent(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    await floor.staff()
+    return Identity(
+        kind="api_key",
+        id="key_1",
+        tenant_id=floor.office.tenant_id,
+        reach="tenant",
+        permissions=frozenset({"calls.dial"}),
+    ), {}
+
+
+async def _disabled(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    who, _ = await floor.staff()
+    await floor.execute("UPDATE app_user SET disabled_at = now() WHERE id = $1", who.id)
+    return who, {}
+
+
+async def _nobody_to_call(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return (await floor.staff())[0], {"customer_phone": None}
+
+
+async def _unknown_customer(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return (await floor.staff())[0], {"customer_phone": None, "customer_id": "cust_nobody"}
+
+
+async def _customer_of_another_tenant(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    elsewhere = await foreign(floor.database)
+    await floor.execute(
+        "INSERT INTO customer (id, tenant_id, name, phone) VALUES ('cust_1', $1, 'Li', '+8613900139000')",
+        elsewhere.tenant_id,
+    )
+    return (await floor.staff())[0], {"customer_phone": None, "customer_id": "cust_1"}
+
+
+async def _too_much_data(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return (await floor.staff())[0], {"custom_data": {"x": "x" * 5000}}
+
+
+async def _nul_in_a_name(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    return (await floor.staff())[0], {"customer_name": "L\0i"}
+
+
+@pytest.mark.parametrize(
+    ("case", "code"),
+    [
+        (_no_phone, "NO_DEVICE"),
+        (_phone_offline, "DEVICE_OFFLINE"),
+        (_default_offline, "DEVICE_OFFLINE"),
+        (_handset_busy, "DEVICE_BUSY"),
+        (_bad_number, "INVALID_PHONE"),
+        (_cloud_asked, "NO_LINE"),
+        (_cloud_usual, "NO_LINE"),
+        (_phone_of_another_agent, "NOT_FOUND"),
+        (_phone_of_another_tenant, "NOT_FOUND"),
+        (_for_another_without_scope, "FORBIDDEN"),
+        (_for_an_agent_of_another_tenant, "NOT_FOUND"),
+        (_for_an_agent_out_of_reach, "NOT_FOUND"),
+        (_key_without_agent, "INVALID_FIELD"),
+        (_disabled, "ACCOUNT_DISABLED"),
+        (_nobody_to_call, "INVALID_FIELD"),
+        (_unknown_customer, "NOT_FOUND"),
+        (_customer_of_another_tenant, "NOT_FOUND"),
+        (_too_much_data, "INVALID_FIELD"),
+        (_nul_in_a_name, "INVALID_FIELD"),
+    ],
+)
+async def test_a_refused_dial_says_why_and_leaves_nothing_behind(floor: Floor, case: Any, code: str) -> None:
+    """No row of any table, no frame to anybody."""
+    who, fields = await case(floor)
+
+    refused = await refusal(floor.dial(who, key="k1", **fields))
+
+    assert code == refused
+    assert NOTHING == await floor.written()
+    assert [] == [*floor.sockets.to_phones, *floor.sockets.to_agents]
+
+
+async def test_a_phone_on_a_call_takes_no_other(floor: Floor) -> None:
+    """DEVICE_BUSY while the call lives, whoever asks; free again at its end."""
+    who, phone = await floor.staff()
+    first = await floor.dial(who)
+
+    busy = await refusal(floor.dial(who, device_id=phone))
+    await floor.end(phone, first, Outcome.MISSED)
+    second = await refusal(floor.dial(who, device_id=phone))
+
+    assert ("DEVICE_BUSY", "accepted") == (busy, second)
+
+
+async def test_of_twenty_dials_at_once_on_one_phone_exactly_one_is_made(floor: Floor) -> None:
+    """The others are told DEVICE_BUSY, and only one command goes out."""
+    who, phone = await floor.staff()
+
+    answers = Counter(await asyncio.gather(*(refusal(floor.dial(who, key=f"k{n}")) for n in range(20))))
+
+    assert {"accepted": 1, "DEVICE_BUSY": 19} == answers
+    assert {"call": 1, "call_event": 1, "command": 1, "idempotency_key": 1, "agent_event": 0} == await floor.written()
+    assert [phone] == [sent.device_id for sent in floor.sockets.to_phones]
+
+
+async def test_a_dial_that_loses_to_one_not_yet_committed_is_told_busy(floor: Floor) -> None:
+    """The index says DEVICE_BUSY where the look before it could not: the winner committed in between."""
+    who, phone = await floor.staff()
+
+    async with floor.database.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO call (id, tenant_id, user_id, created_by, device_id, call_method, customer_phone, reap_at)"
+            " VALUES ('call_1', $1, $2, $2, $3, 'mobile', '+8613900139000', now())",
+            who.tenant_id,
+            who.id,
+            phone,
+        )
+        loser = asyncio.create_task(refusal(floor.dial(who)))
+        await waits_for_a_lock(floor)
+
+    assert "DEVICE_BUSY" == await loser
+
+
+async def waits_for_a_lock(floor: Floor, how_many: int = 1) -> None:
+    """Wait until so many sessions of this database wait for a lock."""
+    from tests.waiting import until
+
+    async def waiting() -> bool:
+        [row] = await floor.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(row[0] >= how_many)
+
+    await until(waiting)
+
+
+async def test_a_dial_follows_a_phone_that_is_just_moving_to_another_node(floor: Floor) -> None:
+    """A dial during a claim waits for it, and its command goes to where the phone went."""
+    who, phone = await floor.staff()
+    await floor.execute("UPDATE device SET node = 'old-node' WHERE id = $1", phone)
+
+    async with floor.database.transaction() as connection:
+        await nodes.claim(connection, HERE, [claim_of(phone, who.id)])
+        dial = asyncio.create_task(floor.dial(who))
+        await waits_for_a_lock(floor)
+        assert [] == floor.sockets.to_phones
+    await dial
+
+    assert [phone] == [sent.device_id for sent in floor.sockets.to_phones]
+
+
+async def test_a_phone_that_claims_while_it_is_dialled_finds_the_command_waiting(floor: Floor) -> None:
+    """Whichever of dial and claim comes first, the new session learns of the command: by WELCOME or by the relay."""
+    who, phone = await floor.staff()
+    await floor.execute("UPDATE device SET node = 'old-node' WHERE id = $1", phone)
+
+    async def claim() -> int:
+        async with floor.database.transaction() as connection:
+            claimed, _ = await nodes.claim(connection, HERE, [claim_of(phone, who.id)])
+        return len(claimed[phone].commands)
+
+    _, waiting = await asyncio.gather(floor.dial(who), claim())
+
+    assert 1 == waiting + len(floor.sockets.to_phones)
+
+
+async def test_a_dial_during_an_unbinding_finds_no_phone(floor: Floor) -> None:
+    """The phone was the agent's when the dial looked and is not when it is made: nothing is left behind."""
+    who, phone = await floor.staff()
+
+    async with floor.database.transaction() as connection:
+        await connection.execute("UPDATE device SET unbound_at = now() WHERE id = $1", phone)
+        dial = asyncio.create_task(refusal(floor.dial(who, key="k1")))
+        await waits_for_a_lock(floor)
+
+    assert "NO_DEVICE" == await dial
+    assert NOTHING == await floor.written()
+
+
+async def test_an_api_key_with_the_scope_dials_for_the_agent_it_names(floor: Floor) -> None:
+    """The call is the agent's, made by the key."""
+    who, _ = await floor.staff()
+    crm = Identity(
+        kind="api_key",
+        id="key_1",
+        tenant_id=who.tenant_id,
+        reach="tenant",
+        permissions=frozenset({"calls.dial", "calls.dial_for"}),
+    )
+
+    row = await floor.call(await floor.dial(crm, user_id=who.id))
+
+    assert (who.id, "key_1") == (row["user_id"], row["created_by"])
+
+
+async def test_a_supervisor_dials_with_a_phone_of_their_own(floor: Floor) -> None:
+    """Whoever reaches teams reaches themselves too, being in none of them."""
+    who, _ = await floor.staff()
+    supervisor = floor.agent(who.id, reach="teams", teams=("north",))
+
+    call_id = await refusal(floor.dial(supervisor))
+    hung_up = await refusal(floor.hang_up(supervisor, (await floor.rows("SELECT id FROM call"))[0]["id"]))
+
+    assert ("accepted", "accepted") == (call_id, hung_up)
+
+
+async def test_a_known_customer_is_dialled_by_either_id(floor: Floor) -> None:
+    """Ours or the CRM's; the number and the name come from the row."""
+    who, phone = await floor.staff()
+    await floor.execute(
+        "INSERT INTO customer (id, tenant_id, external_id, name, phone) VALUES ('cust_1', $1, 'crm-1', 'Li', '+8613900139000')",
+        who.tenant_id,
+    )
+
+    rows = []
+    for customer_id in ("cust_1", "crm-1"):
+        call_id = await floor.dial(who, customer_phone=None, customer_id=customer_id)
+        await floor.end(phone, call_id, Outcome.MISSED)
+        rows.append(await floor.call(call_id))
+
+    assert [("+8613900139000", "Li")] * 2 == [(row["customer_phone"], row["customer_name"]) for row in rows]
+
+
+# --- once -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_same_key_and_body_make_one_call(floor: Floor) -> None:
+    """The repeat gets the same call id, also after the call ended, and nothing more is sent."""
+    who, phone = await floor.staff()
+
+    first = await floor.dial(who, key="k1")
+    second = await floor.dial(who, key="k1")
+    await floor.end(phone, first, Outcome.MISSED)
+    third = await floor.dial(who, key="k1")
+
+    assert [first, first] == [second, third]
+    assert 1 == len(floor.sockets.to_phones)
+
+
+async def test_the_same_key_with_another_body_is_refused(floor: Floor) -> None:
+    """IDEMPOTENCY_MISMATCH, and no call."""
+    who, phone = await floor.staff()
+    await floor.end(phone, await floor.dial(who, key="k1"), Outcome.MISSED)
+
+    refused = await refusal(floor.dial(who, key="k1", customer_phone="13800138000"))
+
+    assert "IDEMPOTENCY_MISMATCH" == refused
+    assert 1 == (await floor.written())["call"]
+
+
+async def test_twins_at_once_get_the_same_call(floor: Floor) -> None:
+    """A client that repeats its request before it was answered learns of its one call, not that its phone is busy with it."""
+    who, _ = await floor.staff()
+
+    answers = Counter(await asyncio.gather(*(floor.dial(who, key="k1") for _ in range(8)), return_exceptions=True))
+
+    assert [8] == list(answers.values()), answers
+    assert {"call": 1, "call_event": 1, "command": 1, "idempotency_key": 1, "agent_event": 0} == await floor.written()
+
+
+async def test_a_refused_dial_may_be_tried_again_under_its_key(floor: Floor) -> None:
+    """A refusal is not kept: DEVICE_OFFLINE now may be a call later."""
+    who, phone = await floor.staff()
+    await floor.execute("UPDATE device SET online_status = 'offline' WHERE id = $1", phone)
+
+    refused = await refusal(floor.dial(who, key="k1"))
+    await floor.execute("UPDATE device SET online_status = 'online' WHERE id = $1", phone)
+    accepted = await refusal(floor.dial(who, key="k1"))
+
+    assert ("DEVICE_OFFLINE", "accepted") == (refused, accepted)
+
+
+async def test_dial_on_the_socket_is_made_once_per_message(floor: Floor) -> None:
+    """DIAL's messageId is its key; its fields are those of the request."""
+    who, _ = await floor.staff()
+    message = Dial(customer_phone=NUMBER, external_id="crm-1")
+
+    first = await floor.calls.dial_message(who, message, "m1")
+    second = await floor.calls.dial_message(who, message, "m1")
+    other = await refusal(floor.calls.dial_message(who, Dial(customer_phone="13800138000"), "m1"))
+
+    assert (first, "IDEMPOTENCY_MISMATCH") == (second, other)
+    assert "crm-1" == (await floor.call(first))["external_id"]
+
+
+async def test_the_socket_asks_for_the_same_permissions(floor: Floor) -> None:
+    """DIAL needs calls.dial, HANGUP calls.control."""
+    who, _ = await floor.staff()
+    viewer = floor.agent(who.id, permissions=frozenset())
+
+    refused = [
+        await refusal(floor.calls.dial_message(viewer, Dial(customer_phone=NUMBER), "m1")),
+        await refusal(floor.calls.hang_up_message(viewer, HangUp(call_id="call_1"))),
+    ]
+
+    assert ["FORBIDDEN", "FORBIDDEN"] == refused
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_from_dial_to_end_tells_the_agent_each_step(floor: Floor) -> None:
+    """Each report moves the call, is written down, and reaches the agent with the next seq and the masked number."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who, custom_data={"case": 7}, order_id="o1")
+
+    for status in ("calling", "ringing", "connected"):
+        await floor.say(phone, call_id, status, evidence=Evidence.IN_CALL_SERVICE)
+    await floor.end(
+        phone, call_id, Outcome.CONNECTED, evidence=Evidence.IN_CALL_SERVICE, duration=12, has_recording=True
+    )
+    row = await floor.call(call_id)
+    told = [to_agent.decode(bytes(event.frame)) for event in floor.sockets.to_agents]
+
+    assert [(1, "CALL_DIALING"), (2, "CALL_RINGING"), (3, "CALL_CONNECTED"), (4, "CALL_ENDED")] == await floor.stream(
+        who.id
+    )
+    assert [1, 2, 3, 4] == [event.seq for event in floor.sockets.to_agents] == [envelope.seq for envelope in told]
+    assert {("139****9000", call_id, "o1", b'{"case":7}')} == {
+        (m.customer_phone, m.call_id, m.order_id, bytes(m.custom_data))
+        for m in (envelope.message for envelope in told)  # type: ignore[union-attr]
+    }
+    assert ("ended", "connected", "phone", "in_call_service", "NORMAL_CLEARING") == await floor.ended(call_id)
+    assert (5, 12, True, None) == tuple(row[name] for name in ("version", "duration", "has_recording", "reap_at"))
+    assert row["dialing_at"] <= row["ringing_at"] <= row["connected_at"] <= row["ended_at"]
+    assert [("phone", "CALL_STATUS", "moved")] * 3 + [("phone", "CALL_END", "moved")] == (await floor.history(call_id))[
+        1:
+    ]
+    assert [("DIAL_COMMAND", False, True)] == await floor.commands(call_id)
+
+
+async def test_a_repeated_report_changes_nothing(floor: Floor) -> None:
+    """The same message id again: no event, no line of history, no new version."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.say(phone, call_id, "ringing", "m1")
+    before = await floor.call(call_id), await floor.history(call_id), await floor.stream(who.id)
+
+    for _ in range(3):
+        await floor.say(phone, call_id, "ringing", "m1")
+
+    assert before == (await floor.call(call_id), await floor.history(call_id), await floor.stream(who.id))
+
+
+async def test_the_same_word_under_another_id_is_noted_only(floor: Floor) -> None:
+    """It says what is known: a line of history and no event."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await floor.say(phone, call_id, "ringing", "m1")
+    await floor.say(phone, call_id, "ringing", "m2")
+
+    assert [("phone", "CALL_STATUS", "moved"), ("phone", "CALL_STATUS", "none")] == (await floor.history(call_id))[1:]
+    assert [(1, "CALL_RINGING")] == await floor.stream(who.id)
+
+
+async def test_reports_out_of_order_never_move_a_call_backwards(floor: Floor) -> None:
+    """What comes too late is recorded as illegal, acknowledged, and changes nothing."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    for status in ("connected", "calling", "ringing"):
+        await floor.say(phone, call_id, status)
+    await floor.end(phone, call_id, Outcome.CONNECTED, duration=3)
+    await floor.say(phone, call_id, "connected")
+
+    assert ["moved", "illegal", "illegal", "moved", "illegal"] == [e for _, _, e in (await floor.history(call_id))[1:]]
+    assert [(1, "CALL_CONNECTED"), (2, "CALL_ENDED")] == await floor.stream(who.id)
+    assert "ended" == (await floor.call(call_id))["status"]
+
+
+async def test_an_end_from_the_call_log_corrects_the_first(floor: Floor) -> None:
+    """Stronger evidence replaces the outcome, told as enriched; weaker evidence afterwards does not take it back."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await floor.end(phone, call_id, Outcome.MISSED, evidence=Evidence.ASSUMED)
+    await floor.end(phone, call_id, Outcome.CONNECTED, evidence=Evidence.CALL_LOG, duration=30)
+    await floor.end(phone, call_id, Outcome.MISSED, evidence=Evidence.ASSUMED)
+    enriched = [to_agent.decode(bytes(event.frame)).message.enriched for event in floor.sockets.to_agents]  # type: ignore[union-attr]
+
+    assert ("ended", "connected", "phone", "call_log", "NORMAL_CLEARING") == await floor.ended(call_id)
+    assert 30 == (await floor.call(call_id))["duration"]
+    assert [False, True] == enriched
+    assert ["moved", "enriched", "none"] == [e for _, _, e in (await floor.history(call_id))[1:]]
+
+
+async def test_a_report_of_another_phone_is_refused_for_good(floor: Floor) -> None:
+    """NOT_FOUND, which the phone drops: for a call of another phone, another tenant, and none at all."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    _, other = await floor.staff()
+    elsewhere = await foreign(floor.database)
+    foreign_calls = Floor(floor.database, elsewhere, None, None)  # type: ignore[arg-type]
+
+    refused = [
+        await refusal(floor.end(other, call_id, Outcome.MISSED)),
+        await refusal(foreign_calls.end(phone, call_id, Outcome.MISSED)),
+        await refusal(floor.end(phone, "call_of_nobody", Outcome.MISSED)),
+    ]
+
+    assert ["NOT_FOUND"] * 3 == refused
+    assert "pending" == (await floor.call(call_id))["status"]
+    assert not DialdeskError("NOT_FOUND").retry
