@@ -14,15 +14,18 @@ AT_ONCE = 5000
 """Rows of an import that one statement takes: well within its deadline."""
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a customer; `id` is ours, for one that is new. The number is E.164."""
+class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is known of a customer; `id` is ours, for one that is new. The number is E.164.
+
+    Hidden from the garbage collector, which 50,000 of them would hold up for an eighth of a second.
+    """
 
     id: str
     external_id: str | None
     name: str
     phone: str
-    tags: list[str]
-    order_ids: list[str]
+    tags: tuple[str, ...]
+    order_ids: tuple[str, ...]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +93,7 @@ async def update(
     order_ids: Sequence[str],
 ) -> asyncpg.Record | None:
     """Replace what is known of a customer that exists, by our id or the CRM's; without `phone` the number stays."""
-    return await connection.fetchrow(_SQL["update"], tenant_id, customer_id, name, phone, list(tags), list(order_ids))
+    return await connection.fetchrow(_SQL["update"], tenant_id, customer_id, name, phone, tags, order_ids)
 
 
 async def delete(connection: Connection, tenant_id: str, customer_id: str) -> asyncpg.Record | None:
@@ -115,7 +118,7 @@ async def import_all(connection: Connection, tenant_id: str, rows: Sequence[Know
     return Saved(created, updated)
 
 
-def _columns(new: Known) -> tuple[str, str | None, str, str, list[str], list[str]]:
+def _columns(new: Known) -> tuple[str, str | None, str, str, tuple[str, ...], tuple[str, ...]]:
     return new.id, new.external_id, new.name, new.phone, new.tags, new.order_ids
 
 

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from clients.agent import AgentClient
@@ -23,6 +24,7 @@ from server.passwords import Passwords
 from storage import accounts
 from storage.audit import Actor
 from storage.database import open_database
+from storage.embedded import Servers, running
 from storage.migrate import migrate
 
 DEADLINE = 30.0
@@ -217,6 +219,18 @@ class House:
         await within(phone.online.wait())
         return phone
 
+    async def call(self, call_id: str) -> dict[str, Any]:
+        """The row of a call."""
+        return (await self.rows("SELECT * FROM call WHERE id = $1", call_id))[0]
+
+    async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        """What is in the database."""
+        connection = await asyncpg.connect(self.database_url, timeout=10)
+        try:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
+        finally:
+            await connection.close()
+
     async def _started(self, command: str, **settings: str) -> Process:
         environ = {**self._environ, "PORT": str(free_port()), **settings}
         process = Process(command, environ)
@@ -238,6 +252,16 @@ async def house(database_url: str, neighbours: Any) -> AsyncIterator[House]:
         yield house
 
 
+@pytest.fixture
+async def own_house(tmp_path: Path) -> AsyncIterator[tuple[House, Servers]]:
+    """An installation on servers of its own, to be stopped and started by the story."""
+    async with running(tmp_path / "data", s3=False) as servers, AsyncExitStack() as stack:
+        await migrate(servers.database_url)
+        house = House(servers.database_url, servers.redis_url, stack)
+        await house.open()
+        yield house, servers
+
+
 def free_port() -> int:
     """A port that is free now."""
     with socket.socket() as probe:
@@ -252,11 +276,13 @@ async def within(awaitable: Awaitable[Any], seconds: float = DEADLINE) -> Any:
         return await awaitable
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = DEADLINE) -> None:
-    """Ask until it is so."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)
+@pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    """Ask until it is so: `await until(condition)`."""
 
+    async def ask(condition: Callable[[], Awaitable[bool]], seconds: float = DEADLINE) -> None:
+        async with asyncio.timeout(seconds):
+            while not await condition():
+                await asyncio.sleep(0.02)
 
-__all__ = ["House", "Process", "free_port", "migrate", "until", "within"]
+    return ask

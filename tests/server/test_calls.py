@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from protocol.call import Evidence, Outcome
-from protocol.errors import CloseCode, DialdeskError
+from protocol.errors import DialdeskError
 from protocol.identifiers import new_id
 from protocol.messages import CallEnd, CallStatus, CancelDial, Dial, DialCommand, HangUp, to_agent, to_phone
 from server.calls import AppEnd, AppStatus, Calls, DialAnswer, DialRequest, HangUpRequest
@@ -28,6 +28,7 @@ from storage.events import Emitted
 from storage.idempotency import Once
 from tests.conftest import Office
 from tests.storage.test_nodes import claim_of
+from tests.waiting import until
 
 HERE = "this-node"
 NUMBER = "13900139000"
@@ -171,14 +172,6 @@ async def floor(database: Database, office: Office, redis: Redis, config: Config
     yield Floor(database, office, redis, config)
 
 
-@pytest.fixture
-async def impatient(database: Database, office: Office, redis: Redis, configure: Callable[..., Config]) -> Floor:
-    """Call control with other times than the usual ones, so that a test sees which is which."""
-    async with database.connection() as connection:
-        await nodes.enlist(connection, HERE, HERE, "web", 60)
-    return Floor(database, office, redis, configure(dial_expiry=20, dial_expiry_tapped=60, reap_ringing=120))
-
-
 async def refusal(asked: Awaitable[Any]) -> str:
     """The code with which something is refused, or "accepted"."""
     try:
@@ -186,6 +179,18 @@ async def refusal(asked: Awaitable[Any]) -> str:
     except DialdeskError as error:
         return error.code
     return "accepted"
+
+
+async def waits_for_a_lock(floor: Floor, how_many: int = 1) -> None:
+    """Wait until so many sessions of this database wait for a lock."""
+
+    async def waiting() -> bool:
+        [row] = await floor.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(row[0] >= how_many)
+
+    await until(waiting)
 
 
 async def foreign(database: Database) -> Office:
@@ -425,19 +430,6 @@ async def test_a_dial_that_loses_to_one_not_yet_committed_is_told_busy(floor: Fl
         await waits_for_a_lock(floor)
 
     assert "DEVICE_BUSY" == await loser
-
-
-async def waits_for_a_lock(floor: Floor, how_many: int = 1) -> None:
-    """Wait until so many sessions of this database wait for a lock."""
-    from tests.waiting import until
-
-    async def waiting() -> bool:
-        [row] = await floor.rows(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return bool(row[0] >= how_many)
-
-    await until(waiting)
 
 
 async def test_a_dial_follows_a_phone_that_is_just_moving_to_another_node(floor: Floor) -> None:
@@ -697,14 +689,463 @@ async def test_a_report_of_another_phone_is_refused_for_good(floor: Floor) -> No
     call_id = await floor.dial(who)
     _, other = await floor.staff()
     elsewhere = await foreign(floor.database)
-    foreign_calls = Floor(floor.database, elsewhere, None, None)  # type: ignore[arg-type]
+    missed = CallEnd(call_id=call_id, status=Outcome.MISSED)
 
     refused = [
-        await refusal(floor.end(other, call_id, Outcome.MISSED)),
-        await refusal(foreign_calls.end(phone, call_id, Outcome.MISSED)),
+        await refusal(floor.calls.apply(who.tenant_id, other, "m1", missed)),
+        await refusal(floor.calls.apply(elsewhere.tenant_id, phone, "m2", missed)),
         await refusal(floor.end(phone, "call_of_nobody", Outcome.MISSED)),
     ]
 
     assert ["NOT_FOUND"] * 3 == refused
     assert "pending" == (await floor.call(call_id))["status"]
     assert not DialdeskError("NOT_FOUND").retry
+
+
+async def test_a_phone_that_moved_to_another_agent_still_tells_the_truth(floor: Floor) -> None:
+    """A report is judged by the phone its command went to, not by who owns the phone today; the call's agent is told."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    new_owner = await floor.office.agent()
+    await floor.execute("UPDATE device SET user_id = $2 WHERE id = $1", phone, new_owner)
+
+    await floor.end(phone, call_id, Outcome.MISSED)
+
+    assert ([(1, "CALL_ENDED")], []) == (await floor.stream(who.id), await floor.stream(new_owner))
+
+
+async def test_reports_at_once_are_all_recorded_and_none_is_lost(floor: Floor) -> None:
+    """From several connections in any order: each has its line, and the strongest evidence stands in the end."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await asyncio.gather(
+        *(floor.say(phone, call_id, status) for status in ("calling", "ringing", "connected") for _ in range(2)),
+        floor.end(phone, call_id, Outcome.MISSED, evidence=Evidence.ASSUMED),
+        floor.end(phone, call_id, Outcome.CONNECTED, evidence=Evidence.CALL_LOG, duration=9),
+    )
+    effects = Counter(effect for _, _, effect in (await floor.history(call_id))[1:])
+    told = effects["moved"] + effects["enriched"]
+
+    assert 8 == effects.total()
+    assert ("ended", "connected", "phone", "call_log", "NORMAL_CLEARING") == await floor.ended(call_id)
+    assert list(range(1, told + 1)) == [seq for seq, _ in await floor.stream(who.id)]
+    assert 1 + told == (await floor.call(call_id))["version"]
+
+
+async def test_twins_of_a_report_at_once_count_once(floor: Floor) -> None:
+    """The same message over two connections: both are acknowledged, one moves the call."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await asyncio.gather(
+        *(floor.end(phone, call_id, Outcome.MISSED, "m1", evidence=Evidence.CALL_LOG) for _ in range(8))
+    )
+
+    assert [("phone", "CALL_END", "moved")] == (await floor.history(call_id))[1:]
+    assert [(1, "CALL_ENDED")] == await floor.stream(who.id)
+
+
+async def test_calls_of_one_agent_on_many_phones_share_a_stream_without_holes(floor: Floor) -> None:
+    """Reports of many phones at once: every seq once, in the order of commits."""
+    who, first = await floor.staff()
+    phones = [first, *[await floor.office.phone(who.id) for _ in range(5)]]
+    dialled = [(phone, await floor.dial(who, device_id=phone)) for phone in phones]
+
+    async def live(phone: str, call_id: str) -> None:
+        for status in ("calling", "ringing", "connected"):
+            await floor.say(phone, call_id, status)
+        await floor.end(phone, call_id, Outcome.CONNECTED)
+
+    await asyncio.gather(*(live(*pair) for pair in dialled))
+
+    assert list(range(1, 25)) == [seq for seq, _ in await floor.stream(who.id)]
+    assert list(range(1, 25)) == sorted(event.seq for event in floor.sockets.to_agents)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"end_time": datetime(1, 1, 1, tzinfo=UTC), "start_time": datetime(9999, 12, 31, tzinfo=UTC)},
+        {"end_time": datetime(2001, 1, 1), "start_time": datetime(2001, 1, 1)},  # noqa: DTZ001 - a phone may leave the offset out
+        {"duration": -5.0},
+        {"duration": 1e300},
+        {"hangup_cause": "a word of tomorrow", "recording_size": 2**53},
+    ],
+)
+async def test_whatever_a_phone_claims_its_report_is_kept(floor: Floor, end: dict[str, Any]) -> None:
+    """Wrong clocks, impossible durations and unknown words end the call all the same, inside what is possible."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await floor.say(phone, call_id, "calling", timestamp=1e300)
+    await floor.say(phone, call_id, "connected", timestamp=-1e18)
+    await floor.end(phone, call_id, Outcome.CONNECTED, **end)
+    row = await floor.call(call_id)
+
+    assert ("ended", "connected") == (row["status"], row["outcome"])
+    assert row["created_at"] <= row["dialing_at"] <= row["ended_at"]
+    assert 0 <= row["duration"] <= 24 * 3600
+    assert end.get("hangup_cause") == row["raw_cause"]
+
+
+# --- hanging up -------------------------------------------------------------------------------------------------------
+
+
+async def test_hanging_up_commits_a_cancel_and_silences_the_dial(floor: Floor) -> None:
+    """The phone is sent CANCEL_DIAL under the id of its row; the call itself stays until its phone says so."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await floor.hang_up(who, call_id)
+    told = to_phone.decode(bytes(floor.sockets.to_phones[1].frame))
+    [command] = await floor.rows("SELECT id FROM command WHERE type = 'CANCEL_DIAL'")
+
+    assert (CancelDial(call_id=call_id, reason="hangup"), command["id"]) == (told.message, told.message_id)
+    assert [("DIAL_COMMAND", False, False), ("CANCEL_DIAL", True, False)] == await floor.commands(call_id)
+    assert "pending" == (await floor.call(call_id))["status"]
+    assert ("agent", "HANGUP", "none") == (await floor.history(call_id))[-1]
+
+
+async def test_a_cancelled_dial_is_never_sent_again(floor: Floor) -> None:
+    """Neither by the sweep nor with the next WELCOME; the cancel is."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.hang_up(who, call_id)
+    await floor.execute("UPDATE command SET next_send_at = now() - interval '1 s' WHERE next_send_at IS NOT NULL")
+
+    async with floor.database.transaction() as connection:
+        claimed, _ = await nodes.claim(connection, HERE, [claim_of(phone, who.id)])
+        due = await stored.due(connection, 3)
+
+    assert ["CANCEL_DIAL"] == [command.type for command in claimed[phone].commands]
+    assert ["CANCEL_DIAL"] == [command.type for command in due]
+
+
+async def test_the_end_of_a_call_silences_its_cancel(floor: Floor) -> None:
+    """Nothing of an ended call is sent any more."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.hang_up(who, call_id)
+
+    await floor.end(phone, call_id, Outcome.CANCELLED)
+
+    assert [False, False] == [sent for _, sent, _ in await floor.commands(call_id)]
+
+
+async def test_hanging_up_twice_cancels_once(floor: Floor) -> None:
+    """The second is a success that sends nothing."""
+    who, _ = await floor.staff()
+    call_id = await floor.dial(who)
+
+    for _ in range(2):
+        await floor.hang_up(who, call_id)
+
+    assert 2 == len(floor.sockets.to_phones)
+    assert 2 == len(await floor.commands(call_id))
+
+
+async def test_hanging_up_from_two_pages_at_once_cancels_once(floor: Floor) -> None:
+    """However many ask at the same moment, one CANCEL_DIAL is committed."""
+    who, _ = await floor.staff()
+    call_id = await floor.dial(who)
+
+    async with floor.database.transaction() as connection:
+        await connection.execute("SELECT FROM call WHERE id = $1 FOR NO KEY UPDATE", call_id)
+        asked = [asyncio.create_task(floor.hang_up(who, call_id)) for _ in range(3)]
+        await waits_for_a_lock(floor, len(asked))
+    await asyncio.gather(*asked)
+
+    assert ["CANCEL_DIAL", "DIAL_COMMAND"] == sorted(kind for kind, _, _ in await floor.commands(call_id))
+
+
+async def test_hanging_up_an_ended_call_is_a_success(floor: Floor) -> None:
+    """It is over: nothing is written or sent."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.end(phone, call_id, Outcome.MISSED)
+    before = await floor.history(call_id)
+
+    await floor.hang_up(who, call_id)
+
+    assert before == await floor.history(call_id)
+    assert 1 == len(floor.sockets.to_phones)
+
+
+async def test_a_hang_up_that_loses_to_the_end_of_the_call_writes_nothing(floor: Floor) -> None:
+    """The call lived when the hang-up looked, and had ended when it came to be committed."""
+    who, _ = await floor.staff()
+    call_id = await floor.dial(who)
+
+    async with floor.database.transaction() as connection:
+        await connection.execute(
+            "UPDATE call SET status = 'ended', ended_at = now(), outcome = 'missed', reap_at = NULL WHERE id = $1",
+            call_id,
+        )
+        hang_up = asyncio.create_task(floor.hang_up(who, call_id))
+        await waits_for_a_lock(floor)
+    await hang_up
+
+    assert ["DIAL_COMMAND"] == [kind for kind, _, _ in await floor.commands(call_id)]
+
+
+async def test_a_handset_that_cannot_hang_up_is_hung_up_by_hand(floor: Floor) -> None:
+    """HANGUP_UNSUPPORTED once it dials; before that the dial itself can still be taken back."""
+    who, phone = await floor.staff(hangUp=False)
+    pending, dialling = await floor.dial(who), ""
+    await floor.hang_up(who, pending)
+    await floor.end(phone, pending, Outcome.CANCELLED)
+    dialling = await floor.dial(who)
+    await floor.say(phone, dialling, "calling")
+
+    refused = await refusal(floor.hang_up(who, dialling))
+
+    assert "HANGUP_UNSUPPORTED" == refused
+    assert ["DIAL_COMMAND"] == [kind for kind, _, _ in await floor.commands(dialling)]
+
+
+async def test_only_who_reaches_a_call_hangs_it_up(floor: Floor) -> None:
+    """NOT_FOUND for another agent, another team and another tenant; the tenant's admin may."""
+    who, _ = await floor.staff()
+    call_id = await floor.dial(who)
+    other = await floor.office.agent()
+    elsewhere = await foreign(floor.database)
+
+    refused = [
+        await refusal(floor.hang_up(floor.agent(other), call_id)),
+        await refusal(floor.hang_up(floor.agent(other, reach="teams", teams=("north",)), call_id)),
+        await refusal(floor.hang_up(floor.agent(other, reach="tenant", tenant_id=elsewhere.tenant_id), call_id)),
+        await refusal(floor.hang_up(floor.agent(other, reach="tenant"), call_id)),
+    ]
+
+    assert ["NOT_FOUND", "NOT_FOUND", "NOT_FOUND", "accepted"] == refused
+
+
+# --- the reaper -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_whose_command_never_arrived_expires(floor: Floor) -> None:
+    """Unacked and unreported: EXPIRED, unknown, by the reaper; its phone is free and its command silent."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await floor.reap_after(call_id, PENDING_FOR_LONG)
+
+    assert ("ended", "unknown", "reaper", "server", "EXPIRED") == await floor.ended(call_id)
+    assert [("DIAL_COMMAND", False, False)] == await floor.commands(call_id)
+    assert [(1, "CALL_ENDED")] == await floor.stream(who.id)
+    assert "accepted" == await refusal(floor.dial(who, device_id=phone))
+
+
+async def test_a_call_whose_command_arrived_and_was_never_reported_is_lost(floor: Floor) -> None:
+    """Acked and unreported: LOST, for it may have been dialled."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    [command] = await floor.rows("SELECT id FROM command")
+    await floor.calls.ack(phone, command["id"])
+
+    await floor.reap_after(call_id, PENDING_FOR_LONG)
+
+    assert ("ended", "unknown", "reaper", "server", "LOST") == await floor.ended(call_id)
+
+
+@pytest.mark.parametrize(("status", "stood"), [("calling", RUNG_FOR_LONG), ("ringing", RUNG_FOR_LONG)])
+async def test_a_call_that_rings_for_ever_is_lost(floor: Floor, status: str, stood: timedelta) -> None:
+    """A phone that can tell an answer and does not for two minutes has lost the call."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.say(phone, call_id, status)
+
+    await floor.reap_after(call_id, timedelta(seconds=110))
+    too_early = (await floor.call(call_id))["status"]
+    await floor.reap_after(call_id, stood)
+
+    assert status == too_early
+    assert ("ended", "unknown", "reaper", "server", "LOST") == await floor.ended(call_id)
+
+
+@pytest.mark.parametrize(
+    ("signal", "status"), [(False, "calling"), (False, "ringing"), (True, "connected"), (False, "connected")]
+)
+async def test_people_may_talk_for_hours(floor: Floor, signal: bool, status: str) -> None:
+    """An answered call, and one whose phone cannot tell an answer, is left alone for four hours."""
+    who, phone = await floor.staff(answerSignal=signal)
+    call_id = await floor.dial(who)
+    await floor.say(phone, call_id, status)
+
+    await floor.reap_after(call_id, timedelta(hours=3, minutes=59))
+    talking = (await floor.call(call_id))["status"]
+    await floor.reap_after(call_id, timedelta(minutes=2))
+
+    assert status == talking
+    assert ("ended", "unknown", "reaper", "server", "LOST") == await floor.ended(call_id)
+
+
+async def test_a_late_truth_corrects_a_reaped_call(floor: Floor) -> None:
+    """What the reaper wrote is a blank: the phone's word replaces it, told as enriched."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.reap_after(call_id, PENDING_FOR_LONG)
+
+    await floor.say(phone, call_id, "connected")
+    await floor.end(phone, call_id, Outcome.CONNECTED, evidence=Evidence.CALL_LOG, duration=42)
+
+    assert ("ended", "connected", "phone", "call_log", "NORMAL_CLEARING") == await floor.ended(call_id)
+    assert 42 == (await floor.call(call_id))["duration"]
+    assert [(1, "CALL_ENDED"), (2, "CALL_ENDED")] == await floor.stream(who.id)
+    assert ["moved", "illegal", "enriched"] == [effect for _, _, effect in (await floor.history(call_id))[1:]]
+
+
+async def test_a_report_and_the_reaper_at_once_leave_one_story(floor: Floor) -> None:
+    """Whoever comes first, the phone's word stands in the end and the history holds both."""
+    who, phone = await floor.staff()
+
+    for _ in range(5):
+        call_id = await floor.dial(who)
+        await floor.execute("UPDATE call SET reap_at = now() - interval '1 s' WHERE id = $1", call_id)
+        await asyncio.gather(
+            floor.calls.reap(who.tenant_id, call_id),
+            floor.end(phone, call_id, Outcome.MISSED, evidence=Evidence.CALL_LOG),
+            floor.calls.reap(who.tenant_id, call_id),
+        )
+        assert ("ended", "missed", "phone", "call_log", "NO_ANSWER") == await floor.ended(call_id)
+
+    seqs = [seq for seq, _ in await floor.stream(who.id)]
+    assert list(range(1, len(seqs) + 1)) == seqs
+
+
+async def test_a_call_that_is_not_due_or_over_is_not_reaped(floor: Floor) -> None:
+    """The reaper looks again under its own eyes: what moved on meanwhile stays."""
+    who, phone = await floor.staff()
+    living = await floor.dial(who)
+
+    await floor.calls.reap(who.tenant_id, living)
+    await floor.calls.reap(who.tenant_id, "call_of_nobody")
+    await floor.end(phone, living, Outcome.MISSED)
+    await floor.calls.reap(who.tenant_id, living)
+    await floor.calls.disown(who.tenant_id, living)
+
+    assert ("ended", "missed", "phone", "assumed", "NO_ANSWER") == await floor.ended(living)
+
+
+async def test_a_call_that_its_phone_does_not_know_is_lost(floor: Floor) -> None:
+    """Disowned: unknown and LOST, open to correction."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.say(phone, call_id, "connected")
+
+    await floor.calls.disown(who.tenant_id, call_id)
+
+    assert ("ended", "unknown", "reaper", "server", "LOST") == await floor.ended(call_id)
+
+
+# --- unbinding --------------------------------------------------------------------------------------------------------
+
+
+async def test_unbinding_closes_the_living_calls_of_its_phones(floor: Floor) -> None:
+    """Inside the caller's transaction, which announces afterwards; the phones of others are left alone."""
+    who, phone = await floor.staff()
+    other, _ = await floor.staff()
+    call_id, untouched = await floor.dial(who), await floor.dial(other)
+
+    async with floor.database.transaction() as connection:
+        emitted = await floor.calls.close_lost(connection, who.tenant_id, [phone], "unbound")
+
+    assert [(who.id, 1, [HERE])] == [(event.user_id, event.seq, event.nodes) for event in emitted]
+    assert ("ended", "unknown", "server", "server", "LOST") == await floor.ended(call_id)
+    assert "pending" == (await floor.call(untouched))["status"]
+    assert [] == floor.sockets.to_agents
+
+
+async def test_an_unbinding_that_comes_to_nothing_closes_no_call(floor: Floor) -> None:
+    """Rolled back: the call lives, its command is still sent, no seq was spent."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    emitted: list[Emitted] = []
+
+    with pytest.raises(ZeroDivisionError):
+        async with floor.database.transaction() as connection:
+            emitted += await floor.calls.close_lost(connection, who.tenant_id, [phone], "unbound")
+            raise ZeroDivisionError
+    await floor.end(phone, call_id, Outcome.MISSED)
+
+    assert 1 == len(emitted)
+    assert ("ended", "missed", "phone", "assumed", "NO_ANSWER") == await floor.ended(call_id)
+    assert [(1, "CALL_ENDED")] == await floor.stream(who.id)
+
+
+# --- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_of_reports_is_told_one_by_one(floor: Floor) -> None:
+    """What is committed, what is refused for good, and in the order asked; one bad report spoils no other."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    answer = await floor.calls.report_end(
+        floor.handset(phone),
+        [
+            AppEnd(call_id="call_of_nobody", status=Outcome.MISSED, message_id="m1"),
+            AppEnd(call_id=call_id, status=Outcome.MISSED, message_id="m2", hangup_cause="NO\0ANSWER"),
+            AppEnd(call_id=call_id, status=Outcome.MISSED, message_id="m3"),
+            AppEnd(call_id=call_id, status=Outcome.MISSED, message_id="m3"),
+        ],
+    )
+
+    assert [
+        ("m1", False, "NOT_FOUND", False),
+        ("m2", False, "INVALID_FIELD", False),
+        ("m3", True, None, None),
+        ("m3", True, None, None),
+    ] == [(r.message_id, r.accepted, r.code, r.retry) for r in answer.results]
+    assert 2 == len(await floor.history(call_id))
+
+
+async def test_a_report_over_http_and_over_the_socket_is_the_same_report(floor: Floor) -> None:
+    """The same message id on either way counts once."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await floor.say(phone, call_id, "ringing", "m1")
+    answer = await floor.calls.report_status(
+        floor.handset(phone), AppStatus(call_id=call_id, status="ringing", message_id="m1")
+    )
+
+    assert [True] == [result.accepted for result in answer.results]
+    assert 2 == len(await floor.history(call_id))
+
+
+async def test_reports_of_the_seeds_form_are_known_by_what_they_say(floor: Floor) -> None:
+    """Without a messageId a repeat is still a repeat, single or in a batch."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    ringing = AppStatus(call_id=call_id, status="ringing", timestamp=1703491200000)
+
+    await floor.calls.report_status(floor.handset(phone), ringing)
+    await floor.calls.report_status(floor.handset(phone), [ringing, ringing])
+
+    assert [("phone", "CALL_STATUS", "moved")] == (await floor.history(call_id))[1:]
+
+
+async def test_the_seeds_status_ended_ends_a_call_whose_outcome_nobody_knows(floor: Floor) -> None:
+    """`/mobile/status` takes `ended`; the CALL_END that follows tells how."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await floor.calls.report_status(floor.handset(phone), AppStatus(call_id=call_id, status="ended"))
+    unknown = await floor.ended(call_id)
+    await floor.calls.report_end(floor.handset(phone), AppEnd(call_id=call_id, status=Outcome.BUSY))
+
+    assert ("ended", "unknown", "phone", "assumed", "UNKNOWN") == unknown
+    assert ("ended", "busy", "phone", "assumed", "USER_BUSY") == await floor.ended(call_id)
+
+
+async def test_an_end_is_no_repeat_of_a_status_that_reads_the_same(floor: Floor) -> None:
+    """Without ids, "connected" as CALL_STATUS and "connected" as CALL_END are two reports: the second ends the call."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await floor.calls.report_status(floor.handset(phone), AppStatus(call_id=call_id, status="connected"))
+    await floor.calls.report_end(floor.handset(phone), AppEnd(call_id=call_id, status=Outcome.CONNECTED))
+
+    assert ("ended", "connected") == (await floor.ended(call_id))[:2]
