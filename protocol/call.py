@@ -210,7 +210,7 @@ def _progressed(state: CallState, event: Progress, now: datetime) -> CallState:
 
 
 def _ended(state: CallState, event: End, now: datetime) -> CallState:
-    ended_at = _between(state.created_at, event.at, now)
+    ended_at = _between(state.connected_at or state.ringing_at or state.dialing_at or state.created_at, event.at, now)
     told = msgspec.structs.replace(
         state,
         status=Status.ENDED,

@@ -59,7 +59,7 @@ class DeviceOnline(Message, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "DEVICE_ONLINE"
     app_version: Text = ""
-    os_type: Literal["android", "ios"] = "android"
+    os_type: Text = "android"
     os_version: Text = ""
     device_token: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
     capabilities: Capabilities = Capabilities()
@@ -99,7 +99,7 @@ class CallStatus(Message, frozen=True, kw_only=True):
     call_id: Id
     status: Literal["calling", "ringing", "connected"]
     timestamp: PeerClock | None = None
-    evidence: Evidence | None = None
+    evidence: Text | None = None
 
 
 class CallEnd(Message, frozen=True, kw_only=True):
@@ -108,12 +108,12 @@ class CallEnd(Message, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "CALL_END"
     call_id: Id
-    status: Outcome
+    status: Text
     start_time: datetime | None = None
     end_time: datetime | None = None
     duration: float | None = None
     hangup_cause: Text | None = None
-    evidence: Evidence | None = None
+    evidence: Text | None = None
     has_recording: bool | None = None
     recording_size: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
 

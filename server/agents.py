@@ -1,6 +1,7 @@
 """Agents' streams on this node: where a page begins, and the refill of what the relay did not carry (house rule 6)."""
 
 import asyncio
+import contextlib
 from datetime import datetime
 
 import msgspec
@@ -97,10 +98,9 @@ class Agents:
     async def refill(self) -> None:
         """Compare, for ever, what pages were sent with their agents' rows, and give them what is missing."""
         while True:
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._refill_every)
-            except TimeoutError:
-                pass  # nothing was missed, as far as anybody noticed: look all the same
+            with contextlib.suppress(TimeoutError):  # nothing was missed as far as anybody noticed: look all the same
+                async with asyncio.timeout(self._refill_every):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 await self._refill()
@@ -119,9 +119,13 @@ class Agents:
 
     async def _refill_agent(self, connection: Connection, user_id: str, reached: int) -> None:
         for page in self._hub.pages(user_id):
-            if page.last_seq is None or page.last_seq >= reached:
+            seen = page.last_seq
+            if seen is None or seen >= reached:
                 continue
-            missed = await self._missed(connection, user_id, page.last_seq, reached)
+            missed = await self._missed(connection, user_id, seen, reached)
+            seen = page.last_seq
+            if seen is None or seen >= reached:
+                continue  # it said HELLO meanwhile, and begins elsewhere
             if missed is None:
                 page.resync(reached)
                 continue

@@ -32,6 +32,7 @@ from server.passwords import Passwords
 from server.presence import Presences
 from server.records import Records
 from server.relay import Relay
+from server.resend import resend
 from server.session import Sessions
 from server.telemetry import Metrics
 from server.users import Users
@@ -127,6 +128,7 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 wheel.run,
                 presences.write,
                 agents.refill,
+                lambda: resend(database, hub, lease, metrics, every=config.sweep, resend_after=config.resend_after),
                 lambda: _check_phones(presences, hub, wheel, config.heartbeat_interval),
                 lambda: _watch_loop(metrics),
             ):
@@ -210,11 +212,11 @@ def _endpoints(
         Endpoint("DELETE", "/api/v1/admin/api-keys/{key_id}", api_keys.revoke, needs="api_keys.manage"),
         Endpoint("GET", "/api/v1/admin/audit", admin.list_audit, needs="audit.read"),
         # work phones (seed 003 §5.1)
-        Endpoint("POST", "/api/v1/calls/device/bindQRCode", devices.make_qr, needs="devices.bind"),
+        Endpoint("POST", "/api/v1/calls/device/bindQRCode", devices.make_qr, needs=SIGNED_IN),
         Endpoint("POST", "/api/v1/calls/device/bind", devices.bind, needs=ANYONE),
         Endpoint("GET", "/api/v1/calls/device/list", devices.list_devices, needs="devices.read"),
         Endpoint("GET", "/api/v1/calls/device/bind-log", devices.bind_log, needs="devices.manage"),
-        Endpoint("DELETE", "/api/v1/calls/device/{device_id}", devices.unbind, needs="devices.bind"),
+        Endpoint("DELETE", "/api/v1/calls/device/{device_id}", devices.unbind, needs=SIGNED_IN),
         Endpoint("GET", "/api/v1/calls/device/{device_id}/status", devices.status, needs="devices.read"),
         Endpoint("GET", "/api/v1/calls/config", devices.get_config, needs="calls.dial"),
         Endpoint("PUT", "/api/v1/calls/config", devices.put_config, needs="calls.dial"),
@@ -313,8 +315,11 @@ async def _background(*chores: Callable[[], Awaitable[None]]) -> AsyncIterator[N
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
+            pending = set(tasks)
+            while pending:  # a library may swallow a cancellation that meets a timeout of its own: ask again
+                for task in pending:
+                    task.cancel()
+                _, pending = await asyncio.wait(pending, timeout=1)
 
 
 async def _awaited(chore: Callable[[], Awaitable[None]]) -> None:

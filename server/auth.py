@@ -263,7 +263,7 @@ class Auth:
         )
 
     async def _slow_down(self, ip: str | None) -> None:
-        wait = await self._live.allow(f"sign-in:{_neighbourhood(ip)}", self._config.login_rate, 60)
+        wait = await self._live.allow(f"sign-in:{neighbourhood(ip)}", self._config.login_rate, 60)
         if wait is not None:
             raise DialdeskError("RATE_LIMITED", retryAfter=wait)
 
@@ -444,7 +444,7 @@ def _bearer(headers: Mapping[str, str]) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-def _neighbourhood(ip: str | None) -> str:
+def neighbourhood(ip: str | None) -> str:
     """What counts as one address: for IPv6 the /64, of which any one machine has all 2^64."""
     if ip is None or "." in ip:
         return ip or "unknown"

@@ -35,13 +35,14 @@ class Batch(Generic[Ask, Told]):
                 batch, self._waiting = self._waiting[: self._bound], self._waiting[self._bound :]
                 try:
                     told = await self._run([ask for ask, _ in batch])
+                    answered = list(zip((answer for _, answer in batch), told, strict=True))
                 except Exception as error:  # noqa: BLE001 - it is each asker's to judge
                     for _, answer in batch:
                         if not answer.done():
                             answer.set_exception(error)
                     continue
-                for (_, answer), answered in zip(batch, told, strict=True):
+                for answer, result in answered:
                     if not answer.done():
-                        answer.set_result(answered)
+                        answer.set_result(result)
         finally:
             self._runner = None

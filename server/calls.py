@@ -50,7 +50,7 @@ from server.identity import Identity
 from server.relay import Relay
 from server.telemetry import Metrics
 from storage import calls
-from storage.calls import Explanation, NewCall, Source, StoredCall
+from storage.calls import Explanation, NewCall, Reach, Source, StoredCall
 from storage.database import Connection, Database, Duplicate
 from storage.events import Emitted
 from storage.idempotency import Once
@@ -108,7 +108,7 @@ class AppStatus(AppBody, frozen=True, kw_only=True):
     call_id: Id
     status: Literal["calling", "ringing", "connected", "ended"]
     timestamp: PeerClock | None = None
-    evidence: Evidence | None = None
+    evidence: Short | None = None
     message_id: Id | None = None
 
 
@@ -116,12 +116,12 @@ class AppEnd(AppBody, frozen=True, kw_only=True):
     """CALL_END over HTTP (seed 003 §5.5)."""
 
     call_id: Id
-    status: Outcome
+    status: Short
     start_time: datetime | None = None
     end_time: datetime | None = None
     duration: float | None = None
     hangup_cause: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    evidence: Evidence | None = None
+    evidence: Short | None = None
     has_recording: bool | None = None
     recording_size: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     message_id: Id | None = None
@@ -175,7 +175,10 @@ class Calls:
     async def dial_message(self, identity: Identity, message: Dial, message_id: str) -> str:
         """DIAL on the agent's socket: the same as the request, its message id being the key. Returns the call id."""
         identity.require("calls.dial")
-        digest = hashlib.sha256(encode_data(message)).digest()
+        try:
+            digest = hashlib.sha256(encode_data(message)).digest()
+        except RecursionError as error:
+            raise DialdeskError("INVALID_FIELD", reason="customData is nested too deeply") from error
         once = Once(identity.tenant_id, identity.id, "Calls.dial", message_id, digest)
         request = DialRequest(**msgspec.structs.asdict(message))
         answer = await once.run(self._database, lambda: self.dial(identity, request, once))
@@ -277,9 +280,7 @@ class Calls:
     async def _dial(self, identity: Identity, request: DialRequest, once: Once) -> DialAnswer:
         user_id = self._agent_of(identity, request)
         async with self._database.connection() as connection:
-            agent = await calls.context(
-                connection, identity.tenant_id, user_id, identity.only_user, identity.only_teams
-            )
+            agent = await calls.context(connection, _reach(identity), user_id)
             if agent is None:
                 raise DialdeskError("NOT_FOUND", what="agent")
             if agent.disabled:
@@ -360,7 +361,7 @@ class Calls:
 
     async def _hang_up(self, identity: Identity, call_id: str) -> None:
         async with self._database.connection() as connection:
-            call = await calls.visible(connection, identity.tenant_id, call_id, identity.only_user, identity.only_teams)
+            call = await calls.visible(connection, _reach(identity), call_id)
             if call is None:
                 raise DialdeskError("NOT_FOUND", what="call")
             if call.status is Status.ENDED or call.device_id is None:
@@ -486,14 +487,17 @@ def _event_of(report: CallStatus | CallEnd, call: StoredCall) -> Progress | End:
     match report:
         case CallStatus():
             at = call.now if report.timestamp is None else from_epoch_ms(report.timestamp, call.now)
-            return Progress(Status(report.status), at, report.evidence or Evidence.ASSUMED)
+            return Progress(Status(report.status), at, _evidence_of(report.evidence))
         case CallEnd():
             cause, raw = _cause_of(report.hangup_cause)
+            outcome = _outcome_of(report.status)
+            if outcome is Outcome.UNKNOWN and report.status != Outcome.UNKNOWN:
+                raw = report.status
             return End(
-                outcome=report.status,
+                outcome=outcome,
                 at=_aware(report.end_time) or call.now,
                 by="phone",
-                evidence=report.evidence or Evidence.ASSUMED,
+                evidence=_evidence_of(report.evidence),
                 started_at=_aware(report.start_time),
                 duration=None if report.duration is None else round(min(max(report.duration, -1.0), 1e9)),
                 cause=cause,
@@ -503,6 +507,19 @@ def _event_of(report: CallStatus | CallEnd, call: StoredCall) -> Progress | End:
             )
         case _:
             assert_never(report)
+
+
+_PHONES_EVIDENCE = {Evidence.ASSUMED, Evidence.IN_CALL_SERVICE, Evidence.CX_CALL, Evidence.CALL_LOG}
+
+
+def _evidence_of(said: str | None) -> Evidence:
+    """What a phone may claim as grounds; a word of a newer app, or one that is not a phone's, counts as assumed."""
+    return next((known for known in _PHONES_EVIDENCE if known == said), Evidence.ASSUMED)
+
+
+def _outcome_of(said: str) -> Outcome:
+    """An outcome we know; the end in a word of a newer app is an end all the same."""
+    return next((known for known in Outcome if known == said), Outcome.UNKNOWN)
 
 
 def _cause_of(said: str | None) -> tuple[HangupCause | None, str | None]:
@@ -568,6 +585,15 @@ def _ended(call: StoredCall, state: CallState, *, enriched: bool) -> CallEnded:
     )
 
 
+def _reach(identity: Identity) -> Reach:
+    return Reach(
+        tenant_id=identity.tenant_id,
+        user_id=identity.user_id,
+        only_user=identity.only_user,
+        only_teams=identity.only_teams,
+    )
+
+
 def _source_of(identity: Identity) -> Source:
     return "api" if identity.kind == "api_key" else "agent"
 
@@ -575,7 +601,10 @@ def _source_of(identity: Identity) -> Source:
 def _bounded(custom_data: dict[str, Any] | None) -> bytes | None:
     if custom_data is None:
         return None
-    encoded = msgspec.json.encode(custom_data)
+    try:
+        encoded = msgspec.json.encode(custom_data)
+    except RecursionError as error:
+        raise DialdeskError("INVALID_FIELD", reason="customData is nested too deeply") from error
     if len(encoded) > CUSTOM_DATA_BOUND:
         raise DialdeskError("INVALID_FIELD", reason=f"customData is larger than {CUSTOM_DATA_BOUND} bytes")
     return encoded

@@ -801,6 +801,7 @@ code,pre{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 code{padding:.05em .3em;border-radius:4px;background:var(--soft)}
 h3 code,nav code{padding:0;background:none}
 h3 code,h3 .method{font-size:15px}
+h3 .method{min-width:4.5rem}
 pre{margin:.5rem 0;padding:.75rem;overflow:auto;border-radius:6px;background:var(--soft)}
 .method{display:inline-block;min-width:3.6rem;font:700 12px/1.5 ui-monospace,Menlo,Consolas,monospace}
 nav .method{min-width:2.9rem;font-size:10px;line-height:20px}
@@ -808,7 +809,7 @@ nav .method{min-width:2.9rem;font-size:10px;line-height:20px}
 .post{color:var(--post)}
 .put{color:var(--put)}
 .delete{color:var(--delete)}
-.dim{color:var(--dim);font-size:13px}
+.dim{color:var(--dim);font-size:13px;font-weight:400}
 details{margin:.5rem 0}
 summary{cursor:pointer;font-weight:600}
 .scroll{overflow:auto}
@@ -816,6 +817,7 @@ table{width:100%;margin:.4rem 0;border-collapse:collapse;font-size:13.5px}
 th,td{padding:.35rem .6rem .35rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{color:var(--dim);font-weight:600}
 td:first-child{white-space:nowrap}
+td+td code{overflow-wrap:anywhere}
 @media (max-width:52rem){body{display:block}nav{position:static;height:auto;max-height:40vh;border:0}}
 """
 

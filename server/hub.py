@@ -76,7 +76,7 @@ class Hub:
         """Let frames for the phone reach this session, from before it is claimed on: whatever is committed after the
         claim is sent here. Until `replace` an older session of the same phone may stand beside it."""
         self._phones.setdefault(device_id, []).append(link)
-        self._came("phone")
+        self._came("phone", link.outbox)
 
     def replace(self, device_id: str, link: PhoneLink) -> None:
         """The session was claimed: older ones of the same phone on this node are closed 4501."""
@@ -93,7 +93,7 @@ class Hub:
     def join_agent(self, user_id: str, link: AgentLink) -> None:
         """Let events for the agent reach this page."""
         self._agents.setdefault(user_id, set()).add(link)
-        self._came("agent")
+        self._came("agent", link.outbox)
 
     def leave_agent(self, user_id: str, link: AgentLink) -> None:
         """The mirror of `join_agent`."""
@@ -162,9 +162,11 @@ class Hub:
         phones = [link.outbox for links in self._phones.values() for link in links]
         return phones + [link.outbox for links in self._agents.values() for link in links]
 
-    def _came(self, kind: str) -> None:
+    def _came(self, kind: str, outbox: Outbox) -> None:
         self._count += 1
         self._metrics.sessions.labels(kind).inc()
+        if self.draining:  # it was let in before, and is first heard now
+            outbox.close(CloseCode.DRAINING, "draining")
 
     def _went(self, kind: str, outbox: Outbox) -> None:
         self._count -= 1

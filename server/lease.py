@@ -52,7 +52,8 @@ class Lease:
         return _boottime() < self._until
 
     async def renewed(self) -> None:
-        """Wait until the next renewal succeeded, under whatever boot id."""
+        """Wait until the next renewal succeeded, under whatever boot id; what an earlier one said has run out."""
+        self._renewed.clear()
         await self._renewed.wait()
 
     def on_lost(self, call: Callable[[], None]) -> None:
@@ -75,7 +76,6 @@ class Lease:
     async def renew(self) -> None:
         """Renew once, or find that the lease was swept and begin a new life."""
         asked = _boottime()
-        self._renewed.clear()
         try:
             async with self._database.connection() as connection:
                 alive = await nodes.renew(connection, self.boot_id, self._length)

@@ -51,12 +51,12 @@ class Outbox:
     def close(self, code: int, reason: str, last: bytes | None = None, *, discard: bool = False) -> None:
         """Close the socket after what waits (or without it, where it is to be discarded) and `last`.
 
-        The first code given counts.
+        The first code given counts; `discard` counts whenever it is asked.
         """
-        if self._closing is not None:
-            return
         if discard:
             self._frames.clear()
+        if self._closing is not None:
+            return
         if last is not None:
             self._frames.append(last)
         self._closing = (code, reason)

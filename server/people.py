@@ -11,7 +11,7 @@ from server.devices import Devices
 from server.passwords import Passwords
 from server.relay import Relay
 from server.telemetry import Metrics
-from server.tokens import Claims, AccessTokens
+from server.tokens import AccessTokens, Claims
 from storage import accounts, credentials, installation
 from storage.audit import Actor, record
 from storage.database import Connection, Database, open_database

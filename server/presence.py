@@ -97,8 +97,7 @@ class Presences:
         self._relay.announce(emitted)
         commands = [command.message_id for session in claimed.values() for command in session.commands]
         if commands:
-            async with self._database.connection() as connection:
-                await nodes.sent(connection, commands, self._resend_after)
+            await self._note_sent(commands)
         for session in claimed.values():
             if session.old_node != node:
                 self._relay.close_phone(
@@ -109,3 +108,11 @@ class Presences:
                     epoch=session.epoch,
                 )
         return [claimed.get(claim.device_id) if newest[claim.device_id] is claim else None for claim in claims]
+
+    async def _note_sent(self, commands: Sequence[str]) -> None:
+        """The claim is committed: a count that cannot be written now does not undo it, and costs a sending too soon."""
+        try:
+            async with self._database.connection() as connection:
+                await nodes.sent(connection, commands, self._resend_after)
+        except DialdeskError as error:
+            log.warning("sendings not counted", count=len(commands), cause=repr(error.__cause__))

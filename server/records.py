@@ -1,8 +1,8 @@
 """Calls as they are read: one, lists, statistics, and the agent's record of each (seed 003 §1.2, §5.3, §6.4).
 
-Nothing here moves a call; `calls` does. Everybody reads within reach: an agent the own calls, a supervisor those of the
-teams, the others and API keys those of the tenant; a call out of reach does not exist. Numbers of customers are masked
-unless `customers.reveal` is held.
+Nothing here moves a call; `calls` does. Everybody reads within reach: an agent the own calls, a supervisor also those of
+the teams, the others and API keys those of the tenant; a call out of reach does not exist. Numbers of customers are
+masked unless `customers.reveal` is held.
 """
 
 import base64
@@ -21,8 +21,9 @@ from protocol.timestamps import Instant, Timestamp, rfc3339
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
 from storage import records
+from storage.calls import Reach
 from storage.database import Connection, Database
-from storage.records import Key, Page, Place, Reach, Wanted
+from storage.records import Key, Page, Place, Wanted
 
 MOST_EVENTS = 200
 """Events of a call that one answer shows."""
@@ -433,7 +434,12 @@ class Records:
 
 
 def _reach(identity: Identity) -> Reach:
-    return Reach(identity.tenant_id, identity.only_user, identity.only_teams)
+    return Reach(
+        tenant_id=identity.tenant_id,
+        user_id=identity.user_id,
+        only_user=identity.only_user,
+        only_teams=identity.only_teams,
+    )
 
 
 async def _wanted(connection: Connection, identity: Identity, query: ListQuery) -> Wanted:

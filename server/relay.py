@@ -189,7 +189,9 @@ class Relay:
         """One subscription: ends when it goes deaf or this node's address changes."""
         address = self._address()
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await asyncio.wait_for(pubsub.subscribe(self._channel(address)), _PUBLISH_DEADLINE)
+            async with asyncio.timeout(_PUBLISH_DEADLINE):
+                await pubsub.subscribe(self._channel(address))
+                await pubsub.get_message(timeout=None)  # the confirmation: what is sent from now on is heard
             self._heard_at = time.monotonic()
             after_gap()
             while self._address() == address and self.hears():
@@ -198,7 +200,13 @@ class Relay:
                     self._receive(message["data"])
 
     def _receive(self, batch: bytes) -> None:
-        for carried in self._decoder.decode(batch):
+        try:
+            messages = self._decoder.decode(batch)
+        except msgspec.DecodeError as error:  # of a node of another version, or of nobody: rows bring what it meant
+            self._metrics.relay_dropped.inc()
+            log.warning("relay does not understand", error=repr(error))
+            return
+        for carried in messages:
             if isinstance(carried, Canary):
                 self._heard_at = time.monotonic()
                 self._metrics.relay_seconds.observe(self._heard_at - carried.sent)

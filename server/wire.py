@@ -117,7 +117,8 @@ class Wire(Generic[M]):
             speaker.revived()
         match inbound:
             case Opened(envelope):
-                await self._attempt(speaker.opened, envelope)
+                if not await self._attempt(speaker.opened, envelope):
+                    self.outbox.close(CloseCode.DRAINING, "not opened")  # or it would stay, welcomed by nobody
             case Heard(envelope):
                 await self._attempt(speaker.heard, envelope)
             case Repeated(message_id):
@@ -129,7 +130,8 @@ class Wire(Generic[M]):
             case _:
                 assert_never(inbound)
 
-    async def _attempt(self, act: Callable[[Envelope[M]], Awaitable[None]], envelope: Envelope[M]) -> None:
+    async def _attempt(self, act: Callable[[Envelope[M]], Awaitable[None]], envelope: Envelope[M]) -> bool:
+        """Have a message acted on; False where it was refused."""
         self._metrics.messages.labels(self._kind, type(envelope.message).__name__).inc()
         try:
             await act(envelope)
@@ -140,12 +142,18 @@ class Wire(Generic[M]):
         except Exception:
             log.exception("message failed")
             self.refuse(DialdeskError("INTERNAL"), envelope.message_id)
+        else:
+            return True
+        return False
 
     async def _write(self, send: Send, permitted: Callable[[], Awaitable[None]]) -> None:
         try:
             await self.outbox.run(send, permitted)
         except ClientDisconnected:
             return  # the reader is told the same by `receive`
+        except Exception:
+            log.exception("writing failed")
+            self.outbox.close(CloseCode.DRAINING, "writing failed", discard=True)  # nobody says so, but it is cut
 
 
 async def _next_frame(receive: Receive) -> str | bytes | None:

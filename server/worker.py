@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from protocol.errors import CloseCode, DialdeskError
-from protocol.messages import encode_raw
+from protocol.errors import DialdeskError
 from server.calls import Calls
 from server.config import Config
 from server.lease import Lease
@@ -17,9 +16,6 @@ from storage import calls, credentials, devices, events, idempotency, nodes
 from storage.database import Database
 
 log = structlog.get_logger()
-
-_SENDS = 2
-"""Sendings of a command that may go unanswered on one socket before it is closed as dead."""
 
 _TIDY_EVERY = 60.0
 
@@ -42,7 +38,7 @@ class Worker:
         sweep = self._config.sweep
         async with asyncio.TaskGroup() as group:
             for name, chore, every in (
-                ("resend", self.resend, sweep),
+                ("silence", self.silence, sweep),
                 ("reap", self.reap, sweep),
                 ("grace", self.sweep_grace, sweep),
                 ("nodes", self.sweep_nodes, sweep),
@@ -50,21 +46,10 @@ class Worker:
             ):
                 group.create_task(self._repeat(name, chore, every), name=name)
 
-    async def resend(self) -> None:
-        """Send commands again that were not acked; a socket that answered none of its sendings is dead."""
+    async def silence(self) -> None:
+        """Stop sending commands that have expired."""
         async with self._database.connection() as connection:
-            due = await calls.due(connection, self._config.resend_after)
-        for command in due:
-            if command.expired or command.node is None:
-                continue
-            if command.sends > _SENDS:
-                log.warning("phone does not answer", device_id=command.device_id)
-                self._relay.close_phone(
-                    command.node, command.device_id, CloseCode.HEARTBEAT_LOST, "commands unanswered"
-                )
-                continue
-            self._metrics.resends.inc()
-            self._relay.to_phone(command.node, command.device_id, encode_raw(command.type, command.data, command.id))
+            await calls.silence(connection)
 
     async def reap(self) -> None:
         """Close calls that have stood still for longer than their state may."""

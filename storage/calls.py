@@ -23,6 +23,20 @@ _SQL = queries("calls")
 Source = Literal["agent", "api", "phone", "provider", "reaper", "server"]
 
 
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose calls the asker reaches: its own always, those of `only_teams`, or with neither all of the tenant."""
+
+    tenant_id: str
+    user_id: str | None
+    only_user: str | None
+    only_teams: list[str] | None
+
+    @property
+    def filters(self) -> tuple[str | None, list[str] | None, str | None]:
+        """The three arguments of a query that is to see no further."""
+        return self.only_user, self.only_teams, self.user_id
+
+
 class Phone(msgspec.Struct, frozen=True, kw_only=True):
     """One of an agent's phones, as routing weighs it."""
 
@@ -116,8 +130,6 @@ class DueCommand(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     data: bytes
     sends: int
-    node: str | None
-    expired: bool
 
 
 class VisibleCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,11 +142,9 @@ class VisibleCall(msgspec.Struct, frozen=True, kw_only=True):
     can_hang_up: bool
 
 
-async def context(
-    connection: Connection, tenant_id: str, user_id: str, only_user: str | None, only_teams: list[str] | None
-) -> DialContext | None:
+async def context(connection: Connection, asker: Reach, user_id: str) -> DialContext | None:
     """Return what a dial for the agent needs, or None where there is no such agent within the asker's reach."""
-    rows = await connection.fetch(_SQL["context"], tenant_id, user_id, only_user, only_teams)
+    rows = await connection.fetch(_SQL["context"], asker.tenant_id, user_id, *asker.filters)
     if not rows:
         return None
     first = rows[0]
@@ -267,11 +277,9 @@ async def note(connection: Connection, call: StoredCall, why: Explanation) -> No
     )
 
 
-async def visible(
-    connection: Connection, tenant_id: str, call_id: str, only_user: str | None, only_teams: list[str] | None
-) -> VisibleCall | None:
+async def visible(connection: Connection, asker: Reach, call_id: str) -> VisibleCall | None:
     """Return the call if it lies within the asker's reach."""
-    row = await connection.fetchrow(_SQL["visible"], tenant_id, call_id, only_user, only_teams)
+    row = await connection.fetchrow(_SQL["visible"], asker.tenant_id, call_id, *asker.filters)
     if row is None:
         return None
     return VisibleCall(
@@ -306,8 +314,8 @@ async def ack(connection: Connection, command_id: str, device_id: str) -> None:
     await connection.execute(_SQL["ack"], command_id, device_id)
 
 
-async def due(connection: Connection, resend_after: float) -> list[DueCommand]:
-    """Claim the commands that are due again, and move each on so that no other worker sends it now."""
+async def due(connection: Connection, node: str, resend_after: float) -> list[DueCommand]:
+    """Claim the commands that phones of this node did not ack in time, and move them on by `resend_after` seconds."""
     return [
         DueCommand(
             id=row["id"],
@@ -315,11 +323,14 @@ async def due(connection: Connection, resend_after: float) -> list[DueCommand]:
             type=row["type"],
             data=row["data"].encode(),
             sends=row["sends"],
-            node=row["node"],
-            expired=row["expired"],
         )
-        for row in await connection.fetch(_SQL["due"], resend_after)
+        for row in await connection.fetch(_SQL["due"], node, resend_after)
     ]
+
+
+async def silence(connection: Connection) -> None:
+    """Send commands no more that have expired."""
+    await connection.execute(_SQL["silence"])
 
 
 async def overdue(connection: Connection) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ from protocol.errors import DialdeskError
 from storage.database import Connection, Database, Duplicate, queries
 
 _SQL = queries("idempotency")
-_ONCE = "idempotency_key_once"
 
 
 class Once(msgspec.Struct, frozen=True):
@@ -30,12 +29,11 @@ class Once(msgspec.Struct, frozen=True):
             return kept
         try:
             return msgspec.json.encode(await create())
-        except Duplicate as duplicate:
-            if duplicate.constraint != _ONCE:
+        except (Duplicate, DialdeskError):
+            # What is in the way may be a twin, answered a moment ago: a dial finds its phone busy with its own call.
+            if (kept := await self._kept(database)) is None:
                 raise
-        kept = await self._kept(database)
-        assert kept is not None
-        return kept
+            return kept
 
     async def keep(self, connection: Connection, answer: msgspec.Struct) -> None:
         """Keep the answer. A twin that committed first makes this raise, and the transaction come to nothing."""

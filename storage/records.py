@@ -7,6 +7,7 @@ from typing import Any, Literal
 import asyncpg
 import msgspec
 
+from storage.calls import Reach
 from storage.database import Connection, queries
 
 _SQL = queries("records")
@@ -20,14 +21,6 @@ _START = (None, None)
 
 Key = Literal["day", "agent", "team", "line", "method"]
 """What statistics are counted by."""
-
-
-class Reach(msgspec.Struct, frozen=True):
-    """Whose calls are read: of this tenant, and only this user's or only these teams' where they are named."""
-
-    tenant_id: str
-    user_id: str | None
-    teams: list[str] | None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +70,7 @@ async def tenant(connection: Connection, tenant_id: str) -> asyncpg.Record:
 
 async def get(connection: Connection, reach: Reach, call_id: str) -> asyncpg.Record | None:
     """Return the row of one call with its `user_name`, and its seconds since the answer as `talking`."""
-    return await connection.fetchrow(_SQL["get"], *_whose(reach), call_id)
+    return await connection.fetchrow(_SQL["get"], reach.tenant_id, *reach.filters, call_id)
 
 
 async def events(connection: Connection, tenant_id: str, call_id: str, limit: int) -> list[asyncpg.Record]:
@@ -88,8 +81,16 @@ async def events(connection: Connection, tenant_id: str, call_id: str, limit: in
 async def newest(connection: Connection, reach: Reach, wanted: Wanted, after: Place | None, limit: int) -> Page:
     """Return calls made before the place `after`, newest first."""
     judged = bool(wanted.outcomes) or wanted.call_method is not None or wanted.device_id is not None
-    look = _look(limit, judged, len(reach.teams or ()))
-    rows = await connection.fetch(_SQL["newest"], *_whose(reach), *(after or _START), limit + 1, look, *_what(wanted))
+    look = _look(limit, judged, len(reach.only_teams or ()))
+    whose = [(reach.only_user, reach.only_teams)]
+    if reach.only_teams is not None and reach.user_id is not None:
+        whose.append((reach.user_id, None))  # one's own calls, found by another index than those of teams
+    rows: list[asyncpg.Record] = []
+    for user_id, teams in whose:
+        rows += await connection.fetch(
+            _SQL["newest"], reach.tenant_id, user_id, teams, *(after or _START), limit + 1, look, *_what(wanted)
+        )
+    rows.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
     return _page(rows, "created_at", limit)
 
 
@@ -108,9 +109,16 @@ async def changed(
     connection: Connection, reach: Reach, wanted: Wanted, after: Place, limit: int, before: datetime
 ) -> Page:
     """Return calls last changed after the place `after` and before the moment `before`, in order of change."""
-    judged = reach != Reach(reach.tenant_id, None, None) or wanted != Wanted()
+    judged = reach.only_user is not None or reach.only_teams is not None or wanted != Wanted()
     rows = await connection.fetch(
-        _SQL["changed"], *_whose(reach), *after, limit + 1, _look(limit, judged), *_what(wanted), before
+        _SQL["changed"],
+        reach.tenant_id,
+        *reach.filters,
+        *after,
+        limit + 1,
+        _look(limit, judged),
+        *_what(wanted),
+        before,
     )
     return _page(rows, "updated_at", limit)
 
@@ -119,8 +127,10 @@ async def due(
     connection: Connection, reach: Reach, user_id: str | None, before: datetime | None, after: Place | None, limit: int
 ) -> Page:
     """Return calls whose next follow-up is due at `before` (now, if None) and not done, the longest due first."""
-    look = _look(limit, reach.teams is not None)
-    rows = await connection.fetch(_SQL["due"], *_whose(reach), *(after or _START), limit + 1, look, user_id, before)
+    look = _look(limit, reach.only_teams is not None)
+    rows = await connection.fetch(
+        _SQL["due"], reach.tenant_id, *reach.filters, *(after or _START), limit + 1, look, user_id, before
+    )
     return _page(rows, "follow_up_next_at", limit)
 
 
@@ -128,8 +138,10 @@ async def unrecorded(
     connection: Connection, reach: Reach, user_id: str | None, after: Place | None, limit: int
 ) -> Page:
     """Return ended calls that nobody recorded anything of, the last ended first."""
-    look = _look(limit, reach.teams is not None)
-    rows = await connection.fetch(_SQL["unrecorded"], *_whose(reach), *(after or _START), limit + 1, look, user_id)
+    look = _look(limit, reach.only_teams is not None)
+    rows = await connection.fetch(
+        _SQL["unrecorded"], reach.tenant_id, *reach.filters, *(after or _START), limit + 1, look, user_id
+    )
     return _page(rows, "ended_at", limit)
 
 
@@ -139,7 +151,15 @@ async def follow_up(connection: Connection, reach: Reach, call_id: str, record: 
     The follow-ups that the same agent planned on earlier calls to the same customer (by id or number) are done by it.
     """
     call = await connection.fetchrow(
-        _SQL["follow_up"], *_whose(reach), call_id, record.result, record.intention, record.note, record.next_at, by
+        _SQL["follow_up"],
+        reach.tenant_id,
+        *reach.filters,
+        call_id,
+        record.result,
+        record.intention,
+        record.note,
+        record.next_at,
+        by,
     )
     if call is None:
         return False
@@ -157,7 +177,7 @@ async def follow_up(connection: Connection, reach: Reach, call_id: str, record: 
 
 async def complete(connection: Connection, reach: Reach, call_id: str) -> bool:
     """Mark the follow-up planned on a call as done; False where none is, or the call is out of reach."""
-    return await connection.fetchval(_SQL["complete"], *_whose(reach), call_id) is not None
+    return await connection.fetchval(_SQL["complete"], reach.tenant_id, *reach.filters, call_id) is not None
 
 
 async def statistics(
@@ -180,7 +200,8 @@ async def statistics(
     """
     return await connection.fetch(
         _SQL["statistics"],
-        *_whose(reach),
+        reach.tenant_id,
+        *reach.filters,
         timezone,
         list(weak),
         list(by),
@@ -191,10 +212,6 @@ async def statistics(
         call_method,
         limit,
     )
-
-
-def _whose(reach: Reach) -> tuple[str, str | None, list[str] | None]:
-    return reach.tenant_id, reach.user_id, reach.teams
 
 
 def _what(wanted: Wanted) -> tuple[Any, ...]:
@@ -220,14 +237,16 @@ def _look(limit: int, judged: bool, teams: int = 1) -> int:
 
 
 def _page(rows: Sequence[asyncpg.Record], ordered_by: str, limit: int) -> Page:
+    """What comes after an edge may have gaps. A call that was found in two ways stands twice in a row."""
     taken: list[asyncpg.Record] = []
     reached: Place | None = None
     for row in rows:
-        if row["wanted"]:
+        place = row[ordered_by], row["id"]
+        if row["wanted"] and place != reached:
             if len(taken) == limit:
                 return Page(taken, reached, more=True)
             taken.append(row)
-        reached = row[ordered_by], row["id"]
+        reached = place
         if row["edge"]:
             return Page(taken, reached, more=True)
     return Page(taken, reached, more=False)

@@ -257,6 +257,8 @@ CREATE TABLE device_bind_log (
     at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX device_bind_log_tenant ON device_bind_log (tenant_id, id DESC);
+CREATE INDEX device_bind_log_device ON device_bind_log (tenant_id, device_id, id DESC);
+CREATE INDEX device_bind_log_user ON device_bind_log (tenant_id, user_id, id DESC);
 
 -- ---------- calls ----------------------------------------------------------------------------------------------------
 

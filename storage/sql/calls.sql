@@ -7,7 +7,7 @@ FROM app_user u
 JOIN tenant t ON t.id = u.tenant_id
 LEFT JOIN device d ON d.tenant_id = u.tenant_id AND d.user_id = u.id AND d.unbound_at IS NULL
 WHERE u.tenant_id = $1 AND u.id = $2
-    AND ($3::text IS NULL OR u.id = $3) AND ($4::text[] IS NULL OR u.team_id = ANY ($4))
+    AND ($3::text IS NULL OR u.id = $3) AND ($4::text[] IS NULL OR u.team_id = ANY ($4) OR u.id = $5)
 ORDER BY d.bound_at;
 
 -- name: customer_phone
@@ -99,7 +99,7 @@ SELECT c.id, c.status, c.device_id, c.user_id, d.node, d.capabilities,
     EXISTS (SELECT FROM command o WHERE o.call_id = c.id AND o.type = 'CANCEL_DIAL') AS cancelled
 FROM call c LEFT JOIN device d ON d.id = c.device_id
 WHERE c.tenant_id = $1 AND c.id = $2
-    AND ($3::text IS NULL OR c.user_id = $3) AND ($4::text[] IS NULL OR c.team_id = ANY ($4));
+    AND ($3::text IS NULL OR c.user_id = $3) AND ($4::text[] IS NULL OR c.team_id = ANY ($4) OR c.user_id = $5);
 
 -- name: cancel
 -- Commit a CANCEL_DIAL for a living call, once, and stop sending its dial.
@@ -126,15 +126,24 @@ UPDATE command SET acked_at = coalesce(acked_at, now()), next_send_at = NULL
 WHERE id = $1 AND device_id = $2;
 
 -- name: due
--- Claim commands that were not acked in time and move them on; expired ones fall silent.
+-- Claim the commands that phones of this node did not ack in time, and move them on.
 UPDATE command c
-SET next_send_at = CASE WHEN c.expires_at > now() THEN now() + make_interval(secs => $1::float8) END,
-    sends = c.sends + CASE WHEN d.node IS NOT NULL AND c.expires_at > now() THEN 1 ELSE 0 END
+SET next_send_at = now() + make_interval(secs => $2::float8), sends = sends + 1
 FROM (
-    SELECT id FROM command WHERE next_send_at <= now() ORDER BY next_send_at LIMIT 500 FOR UPDATE SKIP LOCKED
-) t, device d
-WHERE c.id = t.id AND d.id = c.device_id
-RETURNING c.id, c.device_id, c.type, c.data, c.sends, d.node, c.next_send_at IS NULL AS expired;
+    SELECT o.id FROM command o JOIN device d ON d.id = o.device_id
+    WHERE o.next_send_at <= now() AND o.expires_at > now() AND d.node = $1
+    ORDER BY o.next_send_at LIMIT 500
+    FOR UPDATE OF o SKIP LOCKED
+) t
+WHERE c.id = t.id
+RETURNING c.id, c.device_id, c.type, c.data, c.sends;
+
+-- name: silence
+-- Commands that have expired are sent no more.
+UPDATE command SET next_send_at = NULL
+WHERE id IN (
+    SELECT id FROM command WHERE next_send_at <= now() AND expires_at <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED
+);
 
 -- name: overdue
 -- Calls that have stood still for longer than their state may.

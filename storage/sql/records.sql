@@ -9,8 +9,8 @@ WHERE id = $1;
 SELECT c.*, u.name AS user_name, floor(extract(epoch FROM now() - c.connected_at))::integer AS talking
 FROM call c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
-WHERE c.tenant_id = $1 AND c.id = $4
-    AND ($2::text IS NULL OR c.user_id = $2) AND ($3::text[] IS NULL OR c.team_id = ANY ($3));
+WHERE c.tenant_id = $1 AND c.id = $5
+    AND ($2::text IS NULL OR c.user_id = $2) AND ($3::text[] IS NULL OR c.team_id = ANY ($3) OR c.user_id = $4);
 
 -- name: events
 -- The history of one call, oldest first.
@@ -69,77 +69,77 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 SELECT c.*, u.name AS user_name
 FROM (
     SELECT *,
-        ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = ANY ($3))
-            AND ($8::text[] IS NULL OR outcome = ANY ($8)) AND ($9::text IS NULL OR call_method = $9)
-            AND ($10::text IS NULL OR device_id = $10) AND ($11::text IS NULL OR status = $11)
-            AND ($12::text IS NULL OR user_id = $12) AND ($13::text IS NULL OR team_id = $13)
-            AND ($14::text IS NULL OR customer_id = $14) AND ($15::text IS NULL OR customer_phone = $15)
-            AND ($16::text IS NULL OR order_id = $16) AND ($17::text IS NULL OR external_id = $17)
-            AND ($18::timestamptz IS NULL OR created_at >= $18) AND ($19::timestamptz IS NULL OR created_at < $19) AS wanted,
-        row_number() OVER () = $7 AS edge
+        ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4)
+            AND ($9::text[] IS NULL OR outcome = ANY ($9)) AND ($10::text IS NULL OR call_method = $10)
+            AND ($11::text IS NULL OR device_id = $11) AND ($12::text IS NULL OR status = $12)
+            AND ($13::text IS NULL OR user_id = $13) AND ($14::text IS NULL OR team_id = $14)
+            AND ($15::text IS NULL OR customer_id = $15) AND ($16::text IS NULL OR customer_phone = $16)
+            AND ($17::text IS NULL OR order_id = $17) AND ($18::text IS NULL OR external_id = $18)
+            AND ($19::timestamptz IS NULL OR created_at >= $19) AND ($20::timestamptz IS NULL OR created_at < $20) AS wanted,
+        row_number() OVER () = $8 AS edge
     FROM (
         SELECT *
         FROM call
-        WHERE tenant_id = $1 AND (updated_at, id) > ($4, $5) AND updated_at < $20
+        WHERE tenant_id = $1 AND (updated_at, id) > ($5, $6) AND updated_at < $21
         ORDER BY updated_at, id
-        LIMIT $7
+        LIMIT $8
     ) looked
 ) c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
 WHERE wanted OR edge
 ORDER BY c.updated_at, c.id
-LIMIT $6;
+LIMIT $7;
 
 -- name: due
 -- Calls within reach whose next follow-up is due and not made, the longest due first.
 SELECT c.*, u.name AS user_name
 FROM (
-    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) AS wanted, row_number() OVER () = $7 AS edge
+    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4 AS wanted, row_number() OVER () = $8 AS edge
     FROM (
         SELECT *
         FROM call
         WHERE tenant_id = $1
-            AND ($2::text IS NULL OR user_id = $2) AND ($8::text IS NULL OR user_id = $8)
+            AND ($2::text IS NULL OR user_id = $2) AND ($9::text IS NULL OR user_id = $9)
             AND follow_up_next_at IS NOT NULL AND follow_up_done_at IS NULL
-            AND ($4::timestamptz IS NULL OR (follow_up_next_at, id) > ($4, $5))
-            AND follow_up_next_at <= coalesce($9, now())
+            AND ($5::timestamptz IS NULL OR (follow_up_next_at, id) > ($5, $6))
+            AND follow_up_next_at <= coalesce($10, now())
         ORDER BY follow_up_next_at, id
-        LIMIT $7
+        LIMIT $8
     ) looked
 ) c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
 WHERE wanted OR edge
 ORDER BY c.follow_up_next_at, c.id
-LIMIT $6;
+LIMIT $7;
 
 -- name: unrecorded
 -- Calls within reach that ended without a record of the agent, the last ended first.
 SELECT c.*, u.name AS user_name
 FROM (
-    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) AS wanted, row_number() OVER () = $7 AS edge
+    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4 AS wanted, row_number() OVER () = $8 AS edge
     FROM (
         SELECT *
         FROM call
         WHERE tenant_id = $1
-            AND ($2::text IS NULL OR user_id = $2) AND ($8::text IS NULL OR user_id = $8)
+            AND ($2::text IS NULL OR user_id = $2) AND ($9::text IS NULL OR user_id = $9)
             AND ended_at IS NOT NULL AND followed_up_at IS NULL
-            AND ($4::timestamptz IS NULL OR (ended_at, id) < ($4, $5))
+            AND ($5::timestamptz IS NULL OR (ended_at, id) < ($5, $6))
         ORDER BY ended_at DESC, id DESC
-        LIMIT $7
+        LIMIT $8
     ) looked
 ) c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
 WHERE wanted OR edge
 ORDER BY c.ended_at DESC, c.id DESC
-LIMIT $6;
+LIMIT $7;
 
 -- name: follow_up
 -- Replace the agent's record of a call within reach.
 UPDATE call
-SET follow_up_result = $5, follow_up_intention = $6, follow_up_note = $7, follow_up_next_at = $8, follow_up_done_at = NULL,
-    followed_up_at = now(), followed_up_by = $9, updated_at = now()
-WHERE tenant_id = $1 AND id = $4
-    AND ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = ANY ($3))
+SET follow_up_result = $6, follow_up_intention = $7, follow_up_note = $8, follow_up_next_at = $9, follow_up_done_at = NULL,
+    followed_up_at = now(), followed_up_by = $10, updated_at = now()
+WHERE tenant_id = $1 AND id = $5
+    AND ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4)
 RETURNING user_id, customer_id, customer_phone, created_at;
 
 -- name: complete_earlier
@@ -161,21 +161,21 @@ WHERE tenant_id = $1 AND id = ANY (ARRAY(
 UPDATE call
 SET follow_up_done_at = coalesce(follow_up_done_at, now()),
     updated_at = CASE WHEN follow_up_done_at IS NULL THEN now() ELSE updated_at END
-WHERE tenant_id = $1 AND id = $4 AND follow_up_next_at IS NOT NULL
-    AND ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = ANY ($3))
+WHERE tenant_id = $1 AND id = $5 AND follow_up_next_at IS NOT NULL
+    AND ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4)
 RETURNING id;
 
 -- name: statistics
 -- Calls within reach made on these days, counted by what is asked for. An answer is proven where the end of the call or
--- the answer itself was told on better grounds than $5.
+-- the answer itself was told on better grounds than $6.
 SELECT n.*, u.name AS user_name, t.name AS team_name
 FROM (
     SELECT
-        CASE WHEN 'day' = ANY ($6::text[]) THEN (c.created_at AT TIME ZONE $4::text)::date END AS day,
-        CASE WHEN 'agent' = ANY ($6) THEN c.user_id END AS user_id,
-        CASE WHEN 'team' = ANY ($6) THEN c.team_id END AS team_id,
-        CASE WHEN 'line' = ANY ($6) THEN c.line_id END AS line_id,
-        CASE WHEN 'method' = ANY ($6) THEN c.call_method END AS call_method,
+        CASE WHEN 'day' = ANY ($7::text[]) THEN (c.created_at AT TIME ZONE $5::text)::date END AS day,
+        CASE WHEN 'agent' = ANY ($7) THEN c.user_id END AS user_id,
+        CASE WHEN 'team' = ANY ($7) THEN c.team_id END AS team_id,
+        CASE WHEN 'line' = ANY ($7) THEN c.line_id END AS line_id,
+        CASE WHEN 'method' = ANY ($7) THEN c.call_method END AS call_method,
         count(*) AS calls,
         count(c.ended_at) AS finished,
         count(*) FILTER (WHERE c.outcome = 'connected' AND p.proven) AS connected,
@@ -186,16 +186,16 @@ FROM (
         count(c.duration) FILTER (WHERE c.outcome = 'connected' AND p.proven) AS timed
     FROM call c
     CROSS JOIN LATERAL (
-        SELECT coalesce(c.evidence <> ALL ($5::text[]) OR c.connected_evidence <> ALL ($5), false) AS proven
+        SELECT coalesce(c.evidence <> ALL ($6::text[]) OR c.connected_evidence <> ALL ($6), false) AS proven
     ) p
     WHERE c.tenant_id = $1
-        AND ($2::text IS NULL OR c.user_id = $2) AND ($3::text[] IS NULL OR c.team_id = ANY ($3))
-        AND c.created_at >= $7::date::timestamp AT TIME ZONE $4
-        AND c.created_at < ($8::date + 1)::timestamp AT TIME ZONE $4
-        AND ($9::text IS NULL OR c.user_id = $9) AND ($10::text IS NULL OR c.team_id = $10)
-        AND ($11::text IS NULL OR c.call_method = $11)
+        AND ($2::text IS NULL OR c.user_id = $2) AND ($3::text[] IS NULL OR c.team_id = ANY ($3) OR c.user_id = $4)
+        AND c.created_at >= $8::date::timestamp AT TIME ZONE $5
+        AND c.created_at < ($9::date + 1)::timestamp AT TIME ZONE $5
+        AND ($10::text IS NULL OR c.user_id = $10) AND ($11::text IS NULL OR c.team_id = $11)
+        AND ($12::text IS NULL OR c.call_method = $12)
     GROUP BY 1, 2, 3, 4, 5
-    LIMIT $12
+    LIMIT $13
 ) n
 LEFT JOIN app_user u ON u.tenant_id = $1 AND u.id = n.user_id
 LEFT JOIN team t ON t.tenant_id = $1 AND t.id = n.team_id;

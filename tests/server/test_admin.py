@@ -218,7 +218,7 @@ async def test_team_names_are_unique_in_their_tenant(desk: FrontDesk, acme: str,
 
 
 async def test_repeated_request_makes_one_team(desk: FrontDesk, admin: Asker) -> None:
-    """The same Idempotency-Key gets the same answer, also at the same time, and another body a 409."""
+    """The same Idempotency-Key gets the same answer, also at the same time, and with another body a 409."""
     headers = {"idempotency-key": "once"}
     answers = await asyncio.gather(
         *(admin.ask("POST", "/admin/teams", {"name": "North"}, headers=headers) for _ in range(3))

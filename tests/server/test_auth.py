@@ -377,7 +377,7 @@ async def test_reuse_of_a_refresh_token_ends_the_login(desk: FrontDesk, acme: st
 
 
 async def test_of_two_refreshes_at_once_one_wins(desk: FrontDesk, acme: str) -> None:
-    """However many use a refresh token at the same time, one gets new tokens; the others are reuse and end the login."""
+    """Of many who use a refresh token at the same time one gets new tokens; others are reuse, and end the login."""
     session = await desk.sign_in("ann")
     answers = await asyncio.gather(*(refresh(desk, session["refreshToken"]) for _ in range(6)))
     codes = [answer.get("code", "won") for answer in answers]

@@ -1,10 +1,9 @@
 """The documents that describe the server say what it decodes, encodes and refuses, and nothing else."""
-# ruff: noqa: SIM300 - expected == actual, throughout
 
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from html.parser import HTMLParser
 from typing import Annotated, Any, Literal, get_args
@@ -18,6 +17,7 @@ from protocol import messages
 from protocol.errors import ERRORS, CloseCode, DialdeskError
 from protocol.timestamps import Timestamp
 from server import describe
+from server.config import Config
 from server.http import (
     ANYONE,
     PHONE,
@@ -58,10 +58,10 @@ class NewToy(Body, frozen=True, kw_only=True):
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=20, pattern="^[a-z]+$")]
     made_of: Literal["wood", "tin"] = "wood"
-    colours: Annotated[list[Colour], msgspec.Meta(max_length=2)] = []
+    colours: Annotated[tuple[Colour, ...], msgspec.Meta(max_length=2)] = ()
     price: Annotated[float, msgspec.Meta(gt=0, description="In `yuan`.")] | None = None
     wheel: Wheel | None = None
-    labels: dict[Annotated[str, msgspec.Meta(max_length=8)], bool] = {}
+    labels: dict[Annotated[str, msgspec.Meta(max_length=8)], bool] | None = None
     anything: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -331,9 +331,7 @@ def test_bytes_are_told_by_their_media_type() -> None:
 
 def test_answers_tell_every_field() -> None:
     """What is told is required, but for what may be UNSET; a Struct that is heard too promises no more than it asks."""
-    assert ["id", "madeAt", "parts", "note", "data", "wheel"] == sorted(
-        schema("Toy")["required"], key=["id", "madeAt", "parts", "note", "data", "wheel"].index
-    )
+    assert ["id", "madeAt", "wheel", "parts", "note", "data"] == schema("Toy")["required"]
     assert ["success", "toy"] == schema("ToyAnswer")["required"]
     assert {"const": True} == schema("ToyAnswer")["properties"]["success"]
     assert "required" not in schema("Wheel")
@@ -428,18 +426,14 @@ def test_every_error_is_answered_as_told(code: str) -> None:
 def test_two_types_of_one_name_are_refused() -> None:
     """A Struct that has the name of another would stand in its place: the document is not made."""
 
-    def answering(kind: type[Answer]) -> Endpoint:
-        async def answer() -> Answer:
-            raise AssertionError("never called")
+    class ToyAnswer(Answer, frozen=True, kw_only=True):
+        other: str
 
-        answer.__annotations__["return"] = kind
-        answer.__qualname__ = f"answer{id(kind)}"
-        return Endpoint("GET", f"/{id(kind)}", answer, needs=ANYONE)
-
-    twin = msgspec.defstruct("ToyAnswer", [("toy", str)], bases=(Answer,), frozen=True, kw_only=True)
+    async def other() -> ToyAnswer:
+        raise AssertionError("never called")
 
     with pytest.raises(TypeError, match="two types are named ToyAnswer"):
-        openapi([answering(ToyAnswer), answering(twin)])
+        openapi([FIND, Endpoint("GET", "/other", other, needs=ANYONE)])
 
 
 def test_two_endpoints_of_one_name_are_refused() -> None:
@@ -454,10 +448,8 @@ def test_a_type_that_cannot_be_told_is_refused() -> None:
     class Picture(Answer, frozen=True, kw_only=True):
         pixels: bytes
 
-    async def picture() -> Answer:
+    async def picture() -> Picture:
         raise AssertionError("never called")
-
-    picture.__annotations__["return"] = Picture
 
     with pytest.raises(TypeError, match="no JSON Schema for BytesType"):
         openapi([Endpoint("GET", "/picture", picture, needs=ANYONE)])
@@ -629,20 +621,14 @@ def test_links_of_the_page_lead_somewhere() -> None:
 # --- the real server ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def served(config: Any) -> AsyncIterator[list[Endpoint]]:
-    """The endpoints of a web node that is up."""
+async def test_the_real_server_is_told(config: Config) -> None:
+    """All endpoints of a web node make a valid document without loose ends, and stand on its page."""
+    from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
     from server.app import web_node
 
     async with web_node(config) as node:
-        yield node.endpoints
-
-
-async def test_the_real_server_is_told(served: list[Endpoint]) -> None:
-    """All real endpoints make a valid document without loose ends, and a page with all of them."""
-    from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
-
-    endpoints = [endpoint for endpoint in served if "<locals>" not in endpoint.name]
+        endpoints = [endpoint for endpoint in node.endpoints if endpoint.path.startswith("/api/v1/")]
     document = openapi(endpoints)
     page = read_page(endpoints)
 

@@ -143,7 +143,7 @@ def _call(user_id: str = "ann", **given: Any) -> dict[str, Any]:
         "id": new_call_id(),
         "tenant_id": "t2" if user_id == "eve" else "t1",
         "user_id": user_id,
-        "team_id": {"ann": "north", "ben": "south", "eve": "east"}[user_id],
+        "team_id": {"ann": "north", "ben": "south", "eve": "east", "boss": None}[user_id],
         "created_by": user_id,
         "call_method": "mobile",
         "customer_phone": "+8613912345678",
@@ -185,7 +185,8 @@ async def house(database: Database) -> AsyncIterator[House]:
                 VALUES ('north', 't1', 'North'), ('south', 't1', 'South'), ('east', 't2', 'East');
             INSERT INTO app_user (id, tenant_id, team_id, role, username, name, password_hash) VALUES
                 ('ann', 't1', 'north', 'agent', 'ann', 'Ann', '-'), ('ben', 't1', 'south', 'agent', 'ben', 'Ben', '-'),
-                ('eve', 't2', 'east', 'agent', 'eve', 'Eve', '-');
+                ('eve', 't2', 'east', 'agent', 'eve', 'Eve', '-'),
+                ('boss', 't1', NULL, 'supervisor', 'boss', 'Boss', '-');
         """)
     house = House(database)
     async with house.client:
@@ -235,6 +236,32 @@ async def test_a_call_within_reach_is_read_alike(house: House) -> None:
             assert [call_id] == ids(await house.get(who, path, **more))
         assert call_id == (await house.get(who, f"/{call_id}"))["call"]["callId"]
         assert 1 == (await house.get(who, "/statistics", from_="2026-03-01", to="2026-03-03"))["total"]["calls"]
+
+
+async def test_a_supervisor_reaches_the_own_calls_too(house: House) -> None:
+    """Calls that a supervisor makes without a team are listed among those of the teams, and noted like any other."""
+    made = await house.calls(
+        [
+            {"user_id": ("boss", "ann", "boss")[n % 3], "created_at": NOON + timedelta(seconds=n)}
+            | ({"team_id": "north"} if n % 3 == 2 else {})
+            for n in range(12)
+        ]
+    )
+    await house.call("ben")
+    for who, mine in ((NORTH, made), (NO_TEAM, [call_id for n, call_id in enumerate(made) if n % 3 != 1])):
+        for path in ("", "/unrecorded"):
+            pages = await house.walk(who, path, limit=5)
+
+            assert mine[::-1] == [call_id for page in pages for call_id in page]
+        assert mine == ids(await house.get(who, updatedSince=NOON))
+        counts = await house.get(who, "/statistics", from_="2026-03-01", to="2026-03-03")
+
+        assert len(mine) == counts["total"]["calls"]
+    await house.note(NO_TEAM, made[0], result="已接通", nextFollowUpAt="2999-01-01T00:00:00Z")
+
+    assert [made[0]] == ids(await house.get(NO_TEAM, "/follow-ups", before="2999-01-02T00:00:00Z"))
+    assert "已接通" == (await house.get(NO_TEAM, f"/{made[0]}"))["call"]["followUp"]["result"]
+    await house.ask(NO_TEAM, "POST", f"/api/v1/calls/{made[0]}/follow-up/done")
 
 
 async def test_every_route_needs_its_permission(house: House) -> None:

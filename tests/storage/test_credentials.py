@@ -163,9 +163,9 @@ async def test_key_that_is_held_is_not_revoked(database: Database, tenant_id: st
     async with database.transaction() as connection:
         held = await credentials.hold_api_key(connection, tenant_id, key_id)
         login_id = await credentials.open_login(connection, ann, 60, api_key_id=key_id)
-        with pytest.raises(asyncpg.LockNotAvailableError):
-            async with database.transaction() as impatient:
-                await impatient.execute("SET LOCAL lock_timeout = '1ms'")
+        async with database.transaction() as impatient:
+            await impatient.execute("SET LOCAL lock_timeout = '1ms'")
+            with pytest.raises(asyncpg.LockNotAvailableError):
                 await credentials.revoke_api_key(impatient, tenant_id, key_id)
     async with database.transaction() as connection:
         ended = await credentials.revoke_api_key(connection, tenant_id, key_id)

@@ -1,0 +1,83 @@
+"""A line that tests can cut: a TCP proxy before PostgreSQL or Valkey."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Proxy:
+    """Forwards to the server of a URL; `url` is the same one through the proxy."""
+
+    def __init__(self, url: str) -> None:
+        self._target = urlsplit(url)
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._lines: set[asyncio.Task[None]] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
+
+    @property
+    def url(self) -> str:
+        """Where to come to."""
+        user, _, _ = self._target.netloc.rpartition("@")
+        place = f"127.0.0.1:{self._port}"
+        return urlunsplit(self._target._replace(netloc=f"{user}@{place}" if user else place))
+
+    async def open(self) -> None:
+        """Take connections, on the same port as before."""
+        self._server = await asyncio.start_server(self._line, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """End all connections and take no more."""
+        assert self._server is not None
+        self._server.close()
+        for line in self._lines:
+            line.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+
+    def swallow(self) -> None:
+        """Keep connections, but let nothing through."""
+        self._passing.clear()
+
+    def let_pass(self) -> None:
+        """Let through what comes, and what was held back."""
+        self._passing.set()
+
+    async def _line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = asyncio.current_task()
+        assert line is not None
+        self._lines.add(line)
+        far = None
+        try:
+            far_reader, far = await asyncio.open_connection(self._target.hostname, self._target.port)
+            ways = [asyncio.create_task(self._pump(reader, far)), asyncio.create_task(self._pump(far_reader, writer))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+        finally:
+            self._lines.discard(line)
+            writer.transport.abort()
+            if far is not None:
+                far.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._passing.wait()
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def proxy_to(url: str) -> AsyncIterator[Proxy]:
+    """A proxy to the server of `url`, open until the block ends."""
+    proxy = Proxy(url)
+    await proxy.open()
+    try:
+        yield proxy
+    finally:
+        await proxy.cut()

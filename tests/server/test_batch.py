@@ -1,0 +1,135 @@
+"""Many asks, one round trip."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from server.batch import Batch
+
+
+class Run:
+    """Answers each ask with itself doubled; waits for `go` where a test says so, and fails once with `error`."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+        self.go.set()
+        self.error: Exception | None = None
+
+    async def __call__(self, asks: Sequence[int]) -> Sequence[int]:
+        self.batches.append(list(asks))
+        error, self.error = self.error, None
+        self.begun.set()
+        await self.go.wait()
+        if error is not None:
+            raise error
+        return [2 * ask for ask in asks]
+
+
+@pytest.fixture
+def run() -> Run:
+    """What the batches are run by."""
+    return Run()
+
+
+async def test_what_is_asked_in_one_tick_goes_in_one_run(run: Run) -> None:
+    """In the order asked, and each asker gets its own answer."""
+    batch = Batch(run)
+
+    told = await asyncio.gather(*(batch.ask(n) for n in range(100)))
+
+    assert [2 * n for n in range(100)] == told
+    assert [list(range(100))] == run.batches
+
+
+async def test_what_is_asked_during_a_run_goes_with_the_next(run: Run) -> None:
+    """One round trip at a time, however many ask meanwhile."""
+    batch = Batch(run)
+    run.go.clear()
+    first = asyncio.create_task(batch.ask(1))
+    await run.begun.wait()
+    later = [asyncio.create_task(batch.ask(n)) for n in (2, 3)]
+    await asyncio.sleep(0)
+    during = list(run.batches)
+    run.go.set()
+
+    assert [2, 4, 6] == await asyncio.gather(first, *later)
+    assert ([[1]], [[1], [2, 3]]) == (during, run.batches)
+
+
+async def test_a_batch_is_used_again_after_it_was_idle(run: Run) -> None:
+    """The runner ends when nobody asks and begins anew."""
+    batch = Batch(run)
+
+    told = [await batch.ask(n) for n in (1, 2, 3)]
+
+    assert ([2, 4, 6], [[1], [2], [3]]) == (told, run.batches)
+
+
+async def test_no_run_is_larger_than_the_bound(run: Run) -> None:
+    """What is more goes in the next runs, in order."""
+    batch = Batch(run, bound=4)
+
+    told = await asyncio.gather(*(batch.ask(n) for n in range(10)))
+
+    assert [2 * n for n in range(10)] == told
+    assert [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] == run.batches
+
+
+async def test_an_error_reaches_every_asker_and_ends_nothing(run: Run) -> None:
+    """Who asks afterwards is answered."""
+    batch = Batch(run)
+    run.error = ZeroDivisionError("none today")
+
+    refused = await asyncio.gather(*(batch.ask(n) for n in range(3)), return_exceptions=True)
+
+    assert [ZeroDivisionError] * 3 == [type(error) for error in refused]
+    assert 10 == await batch.ask(5)
+
+
+async def test_askers_of_the_next_run_do_not_get_the_error_of_this(run: Run) -> None:
+    """An error is the answer to those whose asks it was about."""
+    batch = Batch(run)
+    run.go.clear()
+    run.error = ZeroDivisionError("none today")
+    first = asyncio.create_task(batch.ask(1))
+    await run.begun.wait()
+    second = asyncio.create_task(batch.ask(2))
+    await asyncio.sleep(0)
+    run.go.set()
+    with pytest.raises(ZeroDivisionError):
+        await first
+
+    assert 4 == await second
+
+
+async def test_an_asker_that_goes_away_breaks_no_other(run: Run) -> None:
+    """Cancelled before or during the run: the others are answered."""
+    batch = Batch(run)
+    run.go.clear()
+    asked = [asyncio.create_task(batch.ask(n)) for n in range(3)]
+    await run.begun.wait()
+    waiting = asyncio.create_task(batch.ask(3))
+    await asyncio.sleep(0)
+    asked[1].cancel()
+    waiting.cancel()
+    await asyncio.wait([asked[1], waiting])
+    run.go.set()
+
+    assert [0, 4] == [await asked[0], await asked[2]]
+    assert 8 == await batch.ask(4)
+
+
+async def test_a_run_that_leaves_answers_out_is_told_to_all_who_asked() -> None:
+    """A mistake of ours is an error to each asker, and none waits for ever."""
+
+    async def forgetful(asks: Sequence[int]) -> Sequence[int]:
+        return asks[:-1]
+
+    batch = Batch(forgetful)
+    async with asyncio.timeout(5):
+        told = await asyncio.gather(*(batch.ask(n) for n in range(3)), return_exceptions=True)
+
+    assert [ValueError] * 3 == [type(error) for error in told]
