@@ -66,6 +66,18 @@ ERRORS: dict[str, ErrorSpec] = {
         "A password has 8 to 128 characters and is not the user name",
     ),
     "FORBIDDEN": ErrorSpec(403, False, "缺少权限 {permission}", "You lack the permission {permission}"),
+    "ROLE_NOT_GRANTABLE": ErrorSpec(
+        403, False, "不能授予或变更权限高于自己的角色 {role}", "You may not give, or change who holds, the role {role}"
+    ),
+    "SELF_CHANGE": ErrorSpec(
+        409, False, "不能对自己执行此操作", "You cannot do this to yourself; ask another administrator"
+    ),
+    "LAST_ADMIN": ErrorSpec(
+        409,
+        False,
+        "企业至少需要一名启用的管理员",
+        "A tenant needs at least one enabled administrator; make another first",
+    ),
     "ORIGIN_NOT_ALLOWED": ErrorSpec(403, False, "来源不被允许", "This origin is not allowed"),
     "RATE_LIMITED": ErrorSpec(
         429, True, "操作过于频繁，请 {retryAfter} 秒后再试", "Too many requests; try again in {retryAfter} s"

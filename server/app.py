@@ -115,6 +115,7 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 routes=http.routes(endpoints), middleware=[_cors(config)] if config.allowed_origins else []
             )
             pages.router.default = http.not_found
+            pages.router.redirect_slashes = False
 
             async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 await (sessions if scope["type"] == "websocket" else pages)(scope, receive, send)

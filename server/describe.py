@@ -23,7 +23,7 @@ from protocol import messages as said
 from protocol.call import Evidence, HangupCause, Outcome, Status
 from protocol.errors import ERRORS, CloseCode, DialdeskError
 from protocol.timestamps import Timestamp
-from server.http import _IDEMPOTENCY_KEY, ANYONE, PHONE, SIGNED_IN, Download, Endpoint
+from server.http import ANYONE, IDEMPOTENCY_KEY, PHONE, SIGNED_IN, Download, Endpoint
 
 Json = dict[str, Any]
 
@@ -173,7 +173,7 @@ def _asked(endpoint: Endpoint, schemas: "_Schemas") -> Json:
                 "name": "Idempotency-Key",
                 "in": "header",
                 "description": "Makes the request happen once, however often it is sent.",
-                "schema": {"type": "string", "pattern": f"^{_IDEMPOTENCY_KEY.pattern}$"},
+                "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"},
             }
         )
     question: Json = {"parameters": parameters}

@@ -48,8 +48,11 @@ SIGNED_IN: Literal["signed in"] = "signed in"
 PHONE: Literal["phone"] = "phone"
 """A bound work phone, by its device token and X-Device-Id."""
 
+BODY_DEADLINE = 20.0
+"""Seconds that a body may take to arrive."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -215,7 +218,11 @@ class Http:
         if identity is not None:
             identity.require(endpoint.needs)
             structlog.contextvars.bind_contextvars(tenant_id=identity.tenant_id, actor_id=identity.id)
-        raw = await _read_body(receive, request.headers, endpoint.body_limit or self._body_limit)
+        try:
+            async with asyncio.timeout(BODY_DEADLINE):
+                raw = await _read_body(receive, request.headers, endpoint.body_limit or self._body_limit)
+        except TimeoutError as error:
+            raise DialdeskError("REQUEST_TIMEOUT") from error
         if "identity" in endpoint.parameters:
             arguments["identity"] = identity
         if endpoint.body is not None:
@@ -253,10 +260,11 @@ class _Resource:
     def __init__(self, http: Http, methods: Mapping[str, Endpoint]) -> None:
         self._http = http
         self._methods = methods
+        self._allowed = sorted({*methods, "HEAD"} if "GET" in methods else methods)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        endpoint = self._methods.get(method) or DialdeskError("METHOD_NOT_ALLOWED", allow=sorted(self._methods))
+        endpoint = self._methods.get(method) or DialdeskError("METHOD_NOT_ALLOWED", allow=self._allowed)
         await self._http.serve(endpoint, scope, receive, send)
 
 
@@ -271,17 +279,23 @@ def decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
 
 
 def read_query(query_string: bytes, kind: type[S]) -> S:
-    """Read a query string into a Struct; a name given several times becomes a list."""
+    """Read a query string into a Struct; a name given several times becomes a list. What is given counts: neither a
+    blank nor `null` is the same as leaving a filter out, and a time is RFC 3339, not a number."""
     try:
-        pairs = parse_qs(query_string.decode("ascii"), keep_blank_values=False, max_num_fields=100, errors="strict")
-        lists = {field.encode_name for field in msgspec.structs.fields(kind) if "tuple" in str(field.type)}
-        return msgspec.convert(
-            {name: values if name in lists else values[-1] for name, values in pairs.items()}, kind, strict=False
-        )
-    except msgspec.ValidationError as error:
-        raise DialdeskError("INVALID_FIELD", reason=str(error)) from error
+        pairs = parse_qs(query_string.decode("ascii"), keep_blank_values=True, max_num_fields=100, errors="strict")
     except (ValueError, UnicodeError) as error:
         raise DialdeskError("BAD_REQUEST", reason=str(error)) from error
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    given: dict[str, Any] = {}
+    for name, values in pairs.items():
+        told = str(fields[name].type) if name in fields else ""
+        if "null" in values or ("datetime" in told and values[-1].lstrip("+-").replace(".", "").isdigit()):
+            raise DialdeskError("INVALID_FIELD", reason=f"{name} may not be {values[-1]}")
+        given[name] = values if "tuple" in told else values[-1]
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise DialdeskError("INVALID_FIELD", reason=str(error)) from error
 
 
 def error_answer(error: DialdeskError, request: RequestInfo) -> tuple[int, bytes, dict[str, str]]:
@@ -337,7 +351,7 @@ def _request_id(headers: Headers) -> str:
 
 def _idempotency_key(headers: Headers) -> str | None:
     key = headers.get("idempotency-key")
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise DialdeskError("INVALID_FIELD", reason="Idempotency-Key must be 1 to 128 visible ASCII characters")
     return key
 

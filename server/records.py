@@ -1,7 +1,7 @@
 """Calls as they are read: one, lists, statistics, and the agent's record of each (seed 003 §1.2, §5.3, §6.4).
 
-Nothing here moves a call; `calls` does. Everybody reads within reach: an agent the own calls, a supervisor also those of
-the teams, the others and API keys those of the tenant; a call out of reach does not exist. Numbers of customers are
+Nothing here moves a call; `calls` does. Everybody reads within reach: an agent the own calls, a supervisor also those
+of the teams, the others and API keys those of the tenant; a call out of reach does not exist. Numbers of customers are
 masked unless `customers.reveal` is held.
 """
 

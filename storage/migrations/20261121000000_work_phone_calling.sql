@@ -87,6 +87,7 @@ CREATE TABLE login (
     api_key_id text  -- set where a CRM exchanged its key for this agent's session
 );
 CREATE INDEX login_live ON login (user_id) WHERE revoked_at IS NULL;
+CREATE INDEX login_api_key ON login (api_key_id) WHERE api_key_id IS NOT NULL AND revoked_at IS NULL;
 CREATE INDEX login_expiry ON login (expires_at);
 
 CREATE TABLE refresh_token (
@@ -108,9 +109,9 @@ CREATE TABLE api_key (
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz,
     last_used_at timestamptz,
-    revoked_at timestamptz,
-    UNIQUE (tenant_id, name)
+    revoked_at timestamptz
 );
+CREATE UNIQUE INDEX api_key_name ON api_key (tenant_id, name) WHERE revoked_at IS NULL;
 
 -- The answer to a POST that created something, kept so that the same key and body get the same answer.
 CREATE TABLE idempotency_key (
@@ -392,7 +393,7 @@ INSERT INTO role (code, name, reach) VALUES
 
 INSERT INTO role_permission (role, permission)
 SELECT role, unnest(permissions) FROM (VALUES
-    ('system_admin', '{tenants.manage,users.read,users.manage,teams.manage,audit.read}'::text[]),
+    ('system_admin', '{tenants.manage,users.read,users.manage,audit.read}'::text[]),
     ('tenant_admin', '{users.read,users.manage,teams.manage,api_keys.manage,audit.read,tenant.configure,devices.read,devices.bind,devices.manage,calls.read,calls.dial,calls.control,calls.follow_up,calls.statistics,customers.read,customers.write,customers.reveal}'),
     ('operator', '{users.read,devices.read,devices.manage,calls.read,calls.control,calls.statistics,customers.read,customers.write}'),
     ('supervisor', '{users.read,devices.read,devices.bind,devices.manage,calls.read,calls.dial,calls.control,calls.follow_up,calls.statistics,customers.read,customers.write}'),

@@ -131,7 +131,7 @@ WHERE ctid = ANY (ARRAY(SELECT ctid FROM login WHERE expires_at < now() - interv
 -- Make an API key, unless the tenant has one of that name.
 INSERT INTO api_key (id, tenant_id, name, prefix, hash, scopes, created_by, expires_at)
 VALUES ($2, $1, $3, $4, $5, $6, $7, $8)
-ON CONFLICT (tenant_id, name) DO NOTHING
+ON CONFLICT (tenant_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING created_at;
 
 -- name: count_api_keys
