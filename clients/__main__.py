@@ -14,6 +14,7 @@ from clients.agent import AgentClient
 from clients.api import Refused
 from clients.behaviour import Behaviour, answers, is_busy, never_answers, rejects
 from clients.connection import Stopped, trusting
+from clients.demo import show
 from clients.memory import Handset, Memory
 from clients.phone import PhoneClient
 from protocol.call import Evidence
@@ -93,6 +94,17 @@ def phone(
 def agent(origin: str, username: str, password: str, number: str, ca: Path | None) -> None:
     """Be a desk: sign in, call a number, and tell how the call goes until it has ended."""
     _run(_be_agent(origin, username, password, number, _trust(ca)))
+
+
+@main.command()
+@click.option("--origin", required=True, help="Where the server is.")
+@click.option("--username", required=True)
+@click.option("--password", envvar="DIALDESK_PASSWORD", required=True, help="Or DIALDESK_PASSWORD in the environment.")
+@click.option("--store", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The phone's memory.")
+@_ca
+def demo(origin: str, username: str, password: str, store: Path, ca: Path | None) -> None:
+    """Show one call from both sides, with a phone that is bound here, and keep the phone online."""
+    _run(show(origin, username, password, store, _trust(ca), _say))
 
 
 async def _be_phone(

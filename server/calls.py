@@ -50,7 +50,7 @@ from server.identity import Identity
 from server.relay import Relay
 from server.telemetry import Metrics
 from storage import calls
-from storage.calls import Explanation, NewCall, Reach, Source, StoredCall
+from storage.calls import Explanation, NewCall, Source, StoredCall
 from storage.database import Connection, Database, Duplicate
 from storage.events import Emitted
 from storage.idempotency import Once
@@ -280,7 +280,7 @@ class Calls:
     async def _dial(self, identity: Identity, request: DialRequest, once: Once) -> DialAnswer:
         user_id = self._agent_of(identity, request)
         async with self._database.connection() as connection:
-            agent = await calls.context(connection, _reach(identity), user_id)
+            agent = await calls.context(connection, identity.calls, user_id)
             if agent is None:
                 raise DialdeskError("NOT_FOUND", what="agent")
             if agent.disabled:
@@ -361,7 +361,7 @@ class Calls:
 
     async def _hang_up(self, identity: Identity, call_id: str) -> None:
         async with self._database.connection() as connection:
-            call = await calls.visible(connection, _reach(identity), call_id)
+            call = await calls.visible(connection, identity.calls, call_id)
             if call is None:
                 raise DialdeskError("NOT_FOUND", what="call")
             if call.status is Status.ENDED or call.device_id is None:
@@ -582,15 +582,6 @@ def _ended(call: StoredCall, state: CallState, *, enriched: bool) -> CallEnded:
         external_id=call.external_id,
         custom_data=call.custom_data,
         device_id=call.device_id,
-    )
-
-
-def _reach(identity: Identity) -> Reach:
-    return Reach(
-        tenant_id=identity.tenant_id,
-        user_id=identity.user_id,
-        only_user=identity.only_user,
-        only_teams=identity.only_teams,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from protocol.errors import DialdeskError
+from storage.calls import Reach
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +43,17 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         return permission in self.permissions
 
     @property
+    def calls(self) -> Reach:
+        """Whose calls this identity reaches."""
+        return Reach(
+            tenant_id=self.tenant_id, user_id=self.user_id, only_user=self.only_user, only_teams=self.only_teams
+        )
+
+    @property
     def only_user(self) -> str | None:
         """The one user whose rows this identity reaches, or None where it reaches more. For SQL:
         `($n::text IS NULL OR user_id = $n)`."""
-        return self.user_id if self.reach == "own" else None
+        return (self.user_id or "") if self.reach == "own" else None
 
     @property
     def only_teams(self) -> list[str] | None:

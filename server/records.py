@@ -21,7 +21,6 @@ from protocol.timestamps import Instant, Timestamp, rfc3339
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
 from storage import records
-from storage.calls import Reach
 from storage.database import Connection, Database
 from storage.records import Key, Page, Place, Wanted
 
@@ -287,7 +286,7 @@ class Records:
     async def status(self, identity: Identity, call_id: str) -> CallStatusAnswer:
         """Tell where a call stands."""
         async with self._database.connection() as connection:
-            row = await records.get(connection, _reach(identity), call_id)
+            row = await records.get(connection, identity.calls, call_id)
         if row is None:
             raise DialdeskError("NOT_FOUND", what="call")
         return CallStatusAnswer(
@@ -305,7 +304,7 @@ class Records:
     async def get(self, identity: Identity, call_id: str) -> CallAnswer:
         """Return a call with its history."""
         async with self._database.transaction(snapshot=True) as connection:
-            row = await records.get(connection, _reach(identity), call_id)
+            row = await records.get(connection, identity.calls, call_id)
             if row is None:
                 raise DialdeskError("NOT_FOUND", what="call")
             events = await records.events(connection, identity.tenant_id, call_id, MOST_EVENTS + 1)
@@ -331,7 +330,7 @@ class Records:
         nothing older can be committed any more, about a second after it is made. A call that changes again is served
         again. Its cursor never ends; where `hasMore` is false there is nothing new yet.
         """
-        reach = _reach(identity)
+        reach = identity.calls
         async with self._database.connection() as connection:
             wanted = await _wanted(connection, identity, query)
             if query.updated_since is None:
@@ -349,14 +348,14 @@ class Records:
         before = None if query.before is None else _utc(query.before)
         place = _place(query.cursor, "due")
         async with self._database.connection() as connection:
-            page = await records.due(connection, _reach(identity), query.user_id, before, place, query.limit)
+            page = await records.due(connection, identity.calls, query.user_id, before, place, query.limit)
         return _told(identity, "due", page)
 
     async def not_recorded(self, identity: Identity, query: UnrecordedQuery) -> CallPage:
         """List ended calls that the agent has not recorded yet, the last ended first."""
         place = _place(query.cursor, "unrecorded")
         async with self._database.connection() as connection:
-            page = await records.unrecorded(connection, _reach(identity), query.user_id, place, query.limit)
+            page = await records.unrecorded(connection, identity.calls, query.user_id, place, query.limit)
         return _told(identity, "unrecorded", page)
 
     async def follow_up(self, identity: Identity, call_id: str, body: FollowUpBody) -> Done:
@@ -380,14 +379,14 @@ class Records:
             _choose("intention", record.intention, tenant["call_intentions"])
             if record.next_at is not None and record.next_at <= tenant["now"]:
                 raise DialdeskError("INVALID_FIELD", reason="nextFollowUpAt must lie in the future")
-            if not await records.follow_up(connection, _reach(identity), call_id, record, identity.id):
+            if not await records.follow_up(connection, identity.calls, call_id, record, identity.id):
                 raise DialdeskError("NOT_FOUND", what="call")
         return Done()
 
     async def complete_follow_up(self, identity: Identity, call_id: str) -> Done:
         """Mark the follow-up planned on a call as done; said again, it changes nothing."""
         async with self._database.transaction() as connection:
-            if not await records.complete(connection, _reach(identity), call_id):
+            if not await records.complete(connection, identity.calls, call_id):
                 raise DialdeskError("NOT_FOUND", what="follow-up")
         return Done()
 
@@ -404,7 +403,7 @@ class Records:
             for begin, end in _months(first, last):
                 rows += await records.statistics(
                     connection,
-                    _reach(identity),
+                    identity.calls,
                     timezone=tenant["timezone"],
                     first=begin,
                     last=end,
@@ -431,15 +430,6 @@ class Records:
             intentions=tenant["call_intentions"],
             causes=[_cause(code, request.language) for code in HangupCause],
         )
-
-
-def _reach(identity: Identity) -> Reach:
-    return Reach(
-        tenant_id=identity.tenant_id,
-        user_id=identity.user_id,
-        only_user=identity.only_user,
-        only_teams=identity.only_teams,
-    )
 
 
 async def _wanted(connection: Connection, identity: Identity, query: ListQuery) -> Wanted:

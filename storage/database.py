@@ -19,6 +19,9 @@ from protocol.errors import DialdeskError
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
+CLOSE_DEADLINE = 5.0
+"""Seconds that whoever still works with a connection has to give it back when the pool is closed."""
+
 _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
 
@@ -71,9 +74,9 @@ class Database:
                 yield connection
 
     async def close(self) -> None:
-        """Close the pool; connections still lent after five seconds are cut."""
+        """Close the pool; connections still lent after CLOSE_DEADLINE are cut."""
         try:
-            await asyncio.wait_for(self._pool.close(), 5)
+            await asyncio.wait_for(self._pool.close(), CLOSE_DEADLINE)
         except TimeoutError:
             self._pool.terminate()
 

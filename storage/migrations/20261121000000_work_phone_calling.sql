@@ -328,7 +328,14 @@ CREATE INDEX call_customer_phone ON call (tenant_id, customer_phone, created_at 
 CREATE INDEX call_external ON call (tenant_id, external_id) WHERE external_id IS NOT NULL;
 CREATE INDEX call_follow_up_due ON call (tenant_id, user_id, follow_up_next_at)
     WHERE follow_up_next_at IS NOT NULL AND follow_up_done_at IS NULL;
-CREATE INDEX call_not_recorded ON call (tenant_id, user_id, ended_at DESC) WHERE ended_at IS NOT NULL AND followed_up_at IS NULL;
+CREATE INDEX call_follow_up_due_tenant ON call (tenant_id, follow_up_next_at, id)
+    WHERE follow_up_next_at IS NOT NULL AND follow_up_done_at IS NULL;
+CREATE INDEX call_not_recorded ON call (tenant_id, user_id, ended_at DESC, id DESC)
+    WHERE ended_at IS NOT NULL AND followed_up_at IS NULL;
+CREATE INDEX call_not_recorded_tenant ON call (tenant_id, ended_at DESC, id DESC)
+    WHERE ended_at IS NOT NULL AND followed_up_at IS NULL;
+CREATE INDEX call_live ON call (tenant_id, created_at DESC, id DESC) WHERE status <> 'ended';
+CREATE INDEX call_order ON call (tenant_id, order_id, created_at DESC, id DESC) WHERE order_id IS NOT NULL;
 
 CREATE TABLE call_event (
     call_id text NOT NULL REFERENCES call ON DELETE CASCADE,
@@ -376,7 +383,7 @@ CREATE TABLE customer (
     updated_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (tenant_id, external_id)
 );
-CREATE INDEX customer_tenant ON customer (tenant_id, created_at DESC, id DESC);
+CREATE INDEX customer_tenant ON customer (tenant_id, id DESC);
 CREATE INDEX customer_phone ON customer (tenant_id, phone);
 CREATE INDEX customer_tags ON customer USING gin (tags);
 

@@ -496,7 +496,7 @@ async def test_a_silent_peer_is_asked_then_offline_then_closed(config: Config) -
 
 async def test_a_peer_that_is_heard_again_is_revived(config: Config) -> None:
     """Any frame will do, also one that is refused; once."""
-    limits = SessionLimits(probe_after=0.1, offline_after=0.2, close_after=600)
+    limits = SessionLimits(first_message=0.1, probe_after=0.1, offline_after=0.2, close_after=600)
     async with calling(Line(limits), config) as caller:
         await until(lambda: caller.talker.events == ["silent"])
         await caller.socket.send("{")

@@ -1,0 +1,274 @@
+"""The way to PostgreSQL: deadlines, transactions, and the driver's errors made ours."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+import storage.database
+from protocol.errors import DialdeskError
+from storage.database import Database, Duplicate, open_database, queries
+from tests.conftest import Office
+from tests.proxy import Proxy, proxy_to
+from tests.waiting import until
+
+
+@pytest.fixture
+async def line(database_url: str) -> AsyncIterator[Proxy]:
+    """The line to PostgreSQL, which may be cut."""
+    async with proxy_to(database_url) as line:
+        yield line
+
+
+async def execute(database: Database, statement: str, *values: object) -> None:
+    """Run one statement."""
+    async with database.connection() as connection:
+        await connection.execute(statement, *values)
+
+
+async def count(database: Database, table: str = "tenant") -> int:
+    """How many rows there are."""
+    async with database.connection() as connection:
+        return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+async def refusal(act: Callable[[], object]) -> tuple[str, bool]:
+    """Code and whether to try again of what is refused."""
+    with pytest.raises(DialdeskError) as refused:
+        await act()  # type: ignore[misc]
+    return refused.value.code, refused.value.retry
+
+
+# --- named queries ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of named queries."""
+    monkeypatch.setattr(storage.database, "_SQL", tmp_path)
+    return tmp_path / "noun.sql"
+
+
+def test_queries_are_read_by_name(sql: Path) -> None:
+    """Each without its name and its last semicolon."""
+    sql.write_text("-- name: one\n-- The first.\nSELECT 1;\n\n-- name: two\n-- The second.\nSELECT ';' ;\n")
+
+    assert {"one": "-- The first.\nSELECT 1", "two": "-- The second.\nSELECT ';' "} == queries("noun")
+
+
+def test_a_name_given_twice_is_a_mistake(sql: Path) -> None:
+    """One of the two would be lost."""
+    sql.write_text("-- name: one\nSELECT 1;\n-- name: one\nSELECT 2;\n")
+
+    with pytest.raises(ValueError, match="names a query twice"):
+        queries("noun")
+
+
+# --- transactions -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_transaction_is_committed_on_leaving_and_undone_by_any_error(database: Database) -> None:
+    """What is left is what was committed."""
+
+    async def fail() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO tenant (id, code, name) VALUES ('t2', 'two', 'Two')")
+            raise ZeroDivisionError
+
+    async with database.transaction() as connection:
+        await connection.execute("INSERT INTO tenant (id, code, name) VALUES ('t1', 'one', 'One')")
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+    assert 1 == await count(database)
+
+
+async def test_a_cancelled_transaction_is_undone_and_its_connection_used_again(database_url: str) -> None:
+    """Whoever asked went away in the middle of a statement."""
+    async with open_database(database_url, max_size=1, timeout=5) as database:
+
+        async def slowly() -> None:
+            async with database.transaction() as connection:
+                await connection.execute("INSERT INTO tenant (id, code, name) VALUES ('t1', 'one', 'One')")
+                begun.set()
+                await connection.execute("SELECT pg_sleep(60)")
+
+        begun = asyncio.Event()
+        asking = asyncio.create_task(slowly())
+        await begun.wait()
+        asking.cancel()
+        await asyncio.wait([asking])
+
+        assert 0 == await count(database)
+
+
+async def test_a_snapshot_sees_one_moment(database: Database) -> None:
+    """What is committed during it is not seen by it."""
+    async with database.transaction(snapshot=True) as connection:
+        before = await connection.fetchval("SELECT count(*) FROM tenant")
+        await execute(database, "INSERT INTO tenant (id, code, name) VALUES ('t1', 'one', 'One')")
+        after = await connection.fetchval("SELECT count(*) FROM tenant")
+
+    assert (0, 0, 1) == (before, after, await count(database))
+
+
+async def test_a_snapshot_only_reads(database: Database) -> None:
+    """A write in it is refused."""
+
+    async def write() -> None:
+        async with database.transaction(snapshot=True) as connection:
+            await connection.execute("INSERT INTO tenant (id, code, name) VALUES ('t1', 'one', 'One')")
+
+    assert ("UNAVAILABLE", True) == await refusal(write)
+
+
+# --- errors made ours -------------------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_exists_already_is_a_duplicate_of_its_rule(database: Database) -> None:
+    """Inside a transaction or not, the name of the constraint is told."""
+    await execute(database, "INSERT INTO tenant (id, code, name) VALUES ('t1', 'one', 'One')")
+    rules = []
+    for values in ("('t1', 'two', 'Two')", "('t2', 'one', 'One')"):
+        with pytest.raises(Duplicate) as duplicate:
+            await execute(database, f"INSERT INTO tenant (id, code, name) VALUES {values}")
+        rules.append(duplicate.value.constraint)
+
+    assert ["tenant_pkey", "tenant_code_key"] == rules
+
+
+async def test_text_with_nul_is_an_invalid_field(database: Database) -> None:
+    """PostgreSQL cannot keep it, as a value or in JSON that is taken apart."""
+    codes = [
+        await refusal(
+            lambda: execute(database, "INSERT INTO tenant (id, code, name) VALUES ('t1', 'one', $1)", "a\0b")
+        ),
+        await refusal(lambda: execute(database, "SELECT ($1::text::json)->>'a'", '{"a": "\\u0000"}')),
+    ]
+
+    assert [("INVALID_FIELD", False)] * 2 == codes
+
+
+async def test_a_mistake_of_ours_is_not_mistaken_for_an_outage(database: Database) -> None:
+    """A wrong argument, a wrong statement and a broken rule pass as they are."""
+    for statement, values, error in (
+        ("SELECT $1::bigint", ("no number",), asyncpg.DataError),
+        ("SELECT FROM nowhere", (), asyncpg.UndefinedTableError),
+        ("INSERT INTO tenant (id, code, name) VALUES ('t', 'NOT A CODE', 'x')", (), asyncpg.CheckViolationError),
+    ):
+        with pytest.raises(error):
+            await execute(database, statement, *values)
+
+
+async def test_a_postgresql_that_is_not_there_is_unavailable(line: Proxy) -> None:
+    """At once where it refuses, and the pool works again when it is back."""
+    async with open_database(line.url, min_size=1, max_size=2, timeout=5) as database:
+        await line.cut()
+        refused = await refusal(lambda: count(database))
+        await line.open()
+
+        assert (("UNAVAILABLE", True), 0) == (refused, await count(database))
+
+
+async def test_a_pool_without_postgresql_does_not_open(line: Proxy) -> None:
+    """UNAVAILABLE rather than an error of the driver."""
+    await line.cut()
+
+    async def attempt() -> None:
+        async with open_database(line.url, timeout=5):
+            """Not reached."""
+
+    assert ("UNAVAILABLE", True) == await refusal(attempt)
+
+
+async def test_a_postgresql_that_says_nothing_is_unavailable_in_time(line: Proxy) -> None:
+    """Statement and connection both have a deadline."""
+    async with open_database(line.url, min_size=1, max_size=2, timeout=0.2) as database:
+        await count(database)
+        line.swallow()
+        async with asyncio.timeout(20):
+            refused = [await refusal(lambda: count(database)) for _ in range(3)]
+        line.let_pass()
+
+        assert [("UNAVAILABLE", True)] * 3 == refused
+        await until(lambda: _answers(database))
+
+
+async def _answers(database: Database) -> bool:
+    try:
+        await count(database)
+    except DialdeskError:
+        return False
+    return True
+
+
+async def test_a_connection_that_the_server_ended_is_unavailable_once(database_url: str) -> None:
+    """As at its restart: the next attempt has a new one."""
+    async with open_database(database_url, min_size=1, max_size=1, timeout=5) as database:
+
+        async def terminated() -> None:
+            async with database.connection() as connection:
+                await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        assert ("UNAVAILABLE", True) == await refusal(terminated)
+        assert 0 == await count(database)
+
+
+async def test_whoever_waits_too_long_for_a_connection_is_told_so(database_url: str) -> None:
+    """The pool is small, and all of it is lent."""
+    async with open_database(database_url, max_size=1, timeout=0.1) as database:
+        async with database.connection():
+            refused = await refusal(lambda: count(database))
+
+        assert ("UNAVAILABLE", True) == refused
+
+
+async def test_a_statement_has_a_deadline(database_url: str) -> None:
+    """What takes longer is cancelled, and its connection is used again."""
+    async with open_database(database_url, max_size=1, timeout=0.2) as database:
+        refused = await refusal(lambda: execute(database, "SELECT pg_sleep(60)"))
+
+        assert (("UNAVAILABLE", True), 0) == (refused, await count(database))
+
+
+async def test_the_loser_of_a_deadlock_may_try_again(database: Database, office: Office) -> None:
+    """PostgreSQL ends one of the two; the other is committed."""
+    first, second = await office.agent(), await office.agent()
+    both = asyncio.Barrier(2)
+
+    async def rename(one: str, other: str) -> None:
+        async with database.transaction() as connection:
+            await connection.execute("UPDATE app_user SET name = 'x' WHERE id = $1", one)
+            await both.wait()
+            await connection.execute("UPDATE app_user SET name = 'x' WHERE id = $1", other)
+
+    outcomes = await asyncio.gather(rename(first, second), rename(second, first), return_exceptions=True)
+
+    assert ["UNAVAILABLE"] == [outcome.code for outcome in outcomes if isinstance(outcome, DialdeskError)]
+    assert 1 == outcomes.count(None)
+
+
+async def test_closing_does_not_wait_for_ever_for_a_connection_that_is_lent(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cut after a while, and whoever holds it is told UNAVAILABLE."""
+    monkeypatch.setattr(storage.database, "CLOSE_DEADLINE", 0.1)
+    lent = asyncio.Event()
+    async with open_database(database_url, max_size=2, timeout=60) as database:
+
+        async def hold() -> None:
+            async with database.connection() as connection:
+                lent.set()
+                await connection.execute("SELECT pg_sleep(60)")
+
+        holding = asyncio.create_task(refusal(hold))
+        await lent.wait()
+        begun = time.monotonic()
+    async with asyncio.timeout(20):
+        refused = await holding
+
+    assert time.monotonic() - begun < 20
+    assert ("UNAVAILABLE", True) == refused
