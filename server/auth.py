@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal, assert_never
 import msgspec
 
 from protocol.errors import CloseCode, DialdeskError
+from protocol.messages import Id
 from protocol.timestamps import rfc3339
 from server.config import Config
 from server.http import Answer, Body, Done, RequestInfo
@@ -52,7 +53,7 @@ class RefreshRequest(Body, frozen=True, kw_only=True):
 class ExchangeRequest(Body, frozen=True, kw_only=True):
     """The agent whose session a CRM asks for."""
 
-    user_id: str
+    user_id: Id
 
 
 class PasswordRequest(Body, frozen=True, kw_only=True):
@@ -65,7 +66,7 @@ class PasswordRequest(Body, frozen=True, kw_only=True):
 class TicketRequest(Body, frozen=True, kw_only=True):
     """For an API key, the agent whose ticket it asks for; others ask for their own."""
 
-    user_id: str | None = None
+    user_id: Id | None = None
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -172,7 +173,12 @@ class Auth:
             return await _by_login(connection, _claims_of(identity))
 
     async def login(self, body: LoginRequest, request: RequestInfo) -> SignedIn:
-        """Sign in with user name and password."""
+        """Sign in with user name and password.
+
+        Raises BAD_CREDENTIALS, which does not tell whether there is such a user, ACCOUNT_LOCKED after too many of them,
+        RATE_LIMITED where an address asks too often, and ACCOUNT_DISABLED or TENANT_SUSPENDED where the password was
+        right and does not help.
+        """
         await self._slow_down(request.ip)
         attempt = await self._right_password(body.username, body.password, request)
         better_hash = await self._passwords.improve(attempt.password_hash, body.password)
@@ -184,7 +190,11 @@ class Auth:
             return await self._open(connection, attempt.user_id, request)
 
     async def refresh(self, body: RefreshRequest, request: RequestInfo) -> SignedIn:
-        """Get a new access token, and the refresh token to use next time."""
+        """Get a new access token, and the refresh token to use next time.
+
+        Raises UNAUTHENTICATED where the session is over, ACCOUNT_DISABLED or TENANT_SUSPENDED where that is why, and
+        REFRESH_REUSED, which ends the session, where the token was used before.
+        """
         used = digest(body.refresh_token)
         async with self._database.transaction() as connection:
             login_id = await credentials.spend_refresh_token(connection, used)
@@ -206,7 +216,10 @@ class Auth:
         raise DialdeskError("REFRESH_REUSED")
 
     async def logout(self, identity: Identity) -> Done:
-        """Sign out: this session's tokens are void and its pages' sockets close."""
+        """Sign out: this session's tokens are void and its pages' sockets close.
+
+        Raises UNAUTHENTICATED for an API key, which has no session.
+        """
         own = _claims_of(identity)
         async with self._database.connection() as connection:
             ended = await credentials.end_login(connection, own.login_id, "logout")
@@ -214,7 +227,11 @@ class Auth:
         return Done()
 
     async def change_password(self, identity: Identity, body: PasswordRequest, request: RequestInfo) -> Done:
-        """Change one's own password, which signs out one's other sessions."""
+        """Change one's own password, which signs out one's other sessions.
+
+        Raises BAD_CREDENTIALS where the old one is wrong, ACCOUNT_LOCKED after too many of these, WEAK_PASSWORD where
+        the new one is no good, and UNAUTHENTICATED for an API key, which has none.
+        """
         own = _claims_of(identity)
         async with self._database.connection() as connection:
             user = await _user(connection, identity)
@@ -232,12 +249,23 @@ class Auth:
         return Done()
 
     async def exchange(self, identity: Identity, body: ExchangeRequest, request: RequestInfo) -> SignedIn:
-        """Become an agent by API key: a session for a page that a CRM embeds, without a second sign-in."""
+        """Become an agent by API key: a session for a page that a CRM embeds, without a second sign-in.
+
+        Raises NOT_FOUND where the tenant has no such user, ACCOUNT_DISABLED where it is disabled, and
+        ROLE_NOT_GRANTABLE for who reaches more than its own calls and those of its teams: a key becomes no
+        administrator.
+        """
         async with self._database.transaction() as connection:
             return await self._open_for_key(connection, identity, body.user_id, request)
 
     async def ws_ticket(self, body: TicketRequest, request: RequestInfo) -> Ticket:
-        """Get a ticket that opens one WebSocket where headers cannot be set."""
+        """Get a ticket that opens one WebSocket where headers cannot be set.
+
+        It asks for a credential like any other operation, be it a user's, an API key's or a phone's: raises
+        UNAUTHENTICATED, TOKEN_EXPIRED, DEVICE_UNBOUND, ACCOUNT_DISABLED and TENANT_SUSPENDED. For an agent that an API
+        key names, raises FORBIDDEN without the scope, and PASSWORD_CHANGE_REQUIRED, NOT_FOUND or ROLE_NOT_GRANTABLE
+        where the agent's session cannot be had.
+        """
         identity = await self.authenticate(request.headers)
         if identity.kind == "phone":
             return await self._ticket(PhoneClaims(digest(_bearer(request.headers) or "")))

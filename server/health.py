@@ -62,7 +62,10 @@ class Health:
         return Ready(node=self._config.node_name)
 
     async def metrics(self, request: RequestInfo) -> Download:
-        """Show Prometheus metrics to who knows METRICS_TOKEN."""
+        """Show Prometheus metrics to who knows METRICS_TOKEN.
+
+        Raises UNAUTHENTICATED to anybody else, and to everybody where none is set.
+        """
         told = request.headers.get("authorization", "").removeprefix("Bearer ")
         token = self._config.metrics_token
         if token is None or not hmac.compare_digest(told.encode(), token.encode()):

@@ -90,7 +90,7 @@ def on_disk(store: Path) -> Memory:
 
 def refusal(end: CallEnd) -> tuple[str, str | None]:
     """What a refusal is known by."""
-    return end.status.value, end.hangup_cause
+    return end.status, end.hangup_cause
 
 
 # --- binding --------------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ async def test_ignores_the_end_of_an_older_socket(server: FakeServer) -> None:
         await old.close(4501)
         await new.say(dial())
 
-        assert (await end_of(new)).status is Outcome.CONNECTED
+        assert (await end_of(new)).status == Outcome.CONNECTED
 
 
 @pytest.mark.parametrize("code", [4500, 4501])
@@ -344,7 +344,7 @@ async def test_obeys_commands_of_welcome(server: FakeServer) -> None:
 
         assert "msg-dial" == (await peer.hear(Ack)).message.message_id
         assert dial() == await phone.heard.wait_for(DialCommand)
-        assert (await end_of(peer)).status is Outcome.CONNECTED
+        assert (await end_of(peer)).status == Outcome.CONNECTED
         assert 1 == len(phone.dialled)
 
 
@@ -369,7 +369,7 @@ async def test_elapsed_time_counts_towards_expiry(server: FakeServer) -> None:
         now += 0.1
         await peer.say(dial("call_2", expires_at=NOW + 20_000))
 
-        assert in_time.status is Outcome.CONNECTED
+        assert in_time.status == Outcome.CONNECTED
         assert ("failed", "EXPIRED") == refusal(await end_of(peer, "call_2"))
 
 
@@ -403,7 +403,7 @@ async def test_started_call_is_never_dialled_again(server: FakeServer, tmp_path:
             end = await end_of(peer)
 
         assert (None, 2) == (online.active_call, online.pending_reports)
-        assert end.status is Outcome.UNKNOWN
+        assert end.status == Outcome.UNKNOWN
         assert 1 == len(phone.dialled)
 
 
@@ -434,7 +434,7 @@ async def test_dials_after_a_restart_what_was_only_acked(server: FakeServer, tmp
         async with again:
             peer = await server.accept_phone()
 
-            assert (await end_of(peer)).status is Outcome.CONNECTED
+            assert (await end_of(peer)).status == Outcome.CONNECTED
             assert 1 == len(again.dialled)
 
 
@@ -499,7 +499,7 @@ async def test_cancel_where_the_phone_cannot_hang_up(server: FakeServer) -> None
         acked = [(await peer.hear(Ack)).message.message_id for _ in range(2)]
 
         assert cancel_id in acked
-        assert (await end_of(peer)).status is Outcome.CONNECTED
+        assert (await end_of(peer)).status == Outcome.CONNECTED
 
 
 async def test_second_dial_finds_the_phone_busy(server: FakeServer) -> None:
@@ -678,7 +678,7 @@ async def test_network_lost_in_mid_call(server: FakeServer) -> None:
         await peer.left()
         peer = await server.accept_phone()
 
-        assert (await end_of(peer)).status is Outcome.CONNECTED
+        assert (await end_of(peer)).status == Outcome.CONNECTED
 
 
 async def test_faulty_script_is_not_hidden(server: FakeServer) -> None:

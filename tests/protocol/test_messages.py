@@ -371,8 +371,6 @@ MALFORMED: dict[str, str | bytes] = {
     "callId too long": '{"type":"CALL_STATUS","data":{"callId":"' + "c" * 129 + '","status":"ringing"}}',
     "a status that is none": '{"type":"CALL_STATUS","data":{"callId":"c","status":"thinking"}}',
     "a status that is an end": '{"type":"CALL_STATUS","data":{"callId":"c","status":"ended"}}',
-    "evidence that is none": '{"type":"CALL_STATUS","data":{"callId":"c","status":"ringing","evidence":"a hunch"}}',
-    "an outcome that is none": '{"type":"CALL_END","data":{"callId":"c","status":"ringing"}}',
     "an end that is no time": '{"type":"CALL_END","data":{"callId":"c","status":"busy","endTime":"noon"}}',
     "an end on no day": '{"type":"CALL_END","data":{"callId":"c","status":"busy","endTime":"2025-02-30T10:33:00Z"}}',
     "talk without end": '{"type":"CALL_END","data":{"callId":"c","status":"connected","duration":1e999}}',
