@@ -28,7 +28,8 @@ format: $(VENV)/installed-dev  ## Format the code and mend what the linter can.
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/installed-dev  ## Measure: dial to phone on two nodes, and idle sessions.
-	$(BIN)/python -m pytest -q -s tests/bench/run.py $(ARGS)
+	$(BIN)/python tests/bench/run.py dial $(ARGS)
+	$(BIN)/python tests/bench/run.py sessions
 
 lock: $(VENV)/installed-dev  ## Renew the pinned versions in requirements*.lock.
 	$(BIN)/python -m pip install --quiet uv

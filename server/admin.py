@@ -4,11 +4,11 @@ A system_admin makes, suspends and resumes tenants; a tenant_admin configures it
 """
 
 from typing import Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from protocol.errors import CloseCode, DialdeskError
+from protocol.messages import Id
 from server.auth import actor_of
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
@@ -19,7 +19,7 @@ from server.users import ADMIN, Name, NewPassword, NewUsername, Search, amended
 from storage import accounts, audit, credentials
 from storage.accounts import Team, Tenant, User
 from storage.audit import AuditLine, AuditSearch
-from storage.database import Database
+from storage.database import Connection, Database
 from storage.idempotency import Once
 
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]
@@ -116,11 +116,11 @@ class AuditQuery(Body, frozen=True, kw_only=True):
 
     cursor: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$(?!\n)")] | None = None
     page_size: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
-    resource: str | None = None
-    resource_id: str | None = None
-    actor_id: str | None = None
-    action: str | None = None
-    tenant_id: str | None = None
+    resource: Id | None = None
+    resource_id: Id | None = None
+    actor_id: Id | None = None
+    action: Id | None = None
+    tenant_id: Id | None = None
 
 
 class AuditList(Answer, frozen=True, kw_only=True):
@@ -141,11 +141,14 @@ class Admin:
     # --- tenants, by system admins ------------------------------------------------------------------------------------
 
     async def create_tenant(self, identity: Identity, body: NewTenant, request: RequestInfo) -> TenantMade:
-        """Make a tenant with its first admin."""
-        _demand_timezone(body.timezone)
+        """Make a tenant with its first admin.
+
+        Raises ALREADY_EXISTS where the code or the user name is taken, and WEAK_PASSWORD for a password that is no good.
+        """
         password, password_hash = await self._passwords.given_or_new(body.admin.password, body.admin.username)
         actor = actor_of(identity, request)
         async with self._database.transaction() as connection:
+            await _demand_timezone(connection, body.timezone)
             tenant_id = await accounts.create_tenant(
                 connection, actor, code=body.code, name=body.name, timezone=body.timezone, region=body.region
             )
@@ -209,15 +212,18 @@ class Admin:
     # --- a tenant's own configuration ---------------------------------------------------------------------------------
 
     async def get_config(self, identity: Identity) -> TenantAnswer:
-        """Tell the tenant's own configuration."""
+        """Tell the tenant's own configuration.
+
+        Raises NOT_FOUND for a system_admin, who belongs to no tenant.
+        """
         async with self._database.connection() as connection:
             return TenantAnswer(tenant=await accounts.get_tenant(connection, identity.tenant_id))
 
     async def put_config(self, identity: Identity, body: TenantConfig, request: RequestInfo) -> TenantAnswer:
         """Change the tenant's name, time zone, and what agents choose in the quick record."""
-        if body.timezone is not msgspec.UNSET:
-            _demand_timezone(body.timezone)
         async with self._database.transaction() as connection:
+            if body.timezone is not msgspec.UNSET:
+                await _demand_timezone(connection, body.timezone)
             before = await accounts.get_tenant(connection, identity.tenant_id, lock=True)
             after = amended(before, body)
             await accounts.change_tenant(connection, actor_of(identity, request), before, after, "update")
@@ -226,7 +232,10 @@ class Admin:
     # --- teams --------------------------------------------------------------------------------------------------------
 
     async def create_team(self, identity: Identity, body: TeamRequest, request: RequestInfo, once: Once) -> TeamAnswer:
-        """Make a team."""
+        """Make a team.
+
+        Raises ALREADY_EXISTS where the tenant has one of that name.
+        """
         async with self._database.transaction() as connection:
             team = await accounts.create_team(connection, actor_of(identity, request), _own_tenant(identity), body.name)
             answer = TeamAnswer(team=team)
@@ -234,7 +243,10 @@ class Admin:
         return answer
 
     async def list_teams(self, identity: Identity, query: Paging) -> TeamList:
-        """List the teams within reach."""
+        """List the teams within reach.
+
+        Raises NOT_FOUND for a system_admin, who belongs to no tenant.
+        """
         async with self._database.connection() as connection:
             total, found = await accounts.list_teams(
                 connection, _own_tenant(identity), query.asked, identity.only_teams
@@ -242,7 +254,10 @@ class Admin:
         return TeamList(teams=found, page=query.page, page_size=query.page_size, total=total)
 
     async def rename_team(self, identity: Identity, team_id: str, body: TeamRequest, request: RequestInfo) -> Done:
-        """Give a team another name."""
+        """Give a team another name.
+
+        Raises ALREADY_EXISTS where another team of the tenant has it.
+        """
         async with self._database.transaction() as connection:
             await accounts.rename_team(
                 connection, actor_of(identity, request), _own_tenant(identity), team_id, body.name
@@ -250,7 +265,10 @@ class Admin:
         return Done()
 
     async def delete_team(self, identity: Identity, team_id: str, request: RequestInfo) -> Done:
-        """Delete a team that has no users and no calls."""
+        """Delete a team that has no users and no calls.
+
+        Raises IN_USE where it has.
+        """
         async with self._database.transaction() as connection:
             await accounts.delete_team(connection, actor_of(identity, request), _own_tenant(identity), team_id)
         return Done()
@@ -258,13 +276,18 @@ class Admin:
     # --- the audit log ------------------------------------------------------------------------------------------------
 
     async def list_audit(self, identity: Identity, query: AuditQuery) -> AuditList:
-        """List the lines of the audit log: the tenant's, or for a system_admin the installation's or a tenant's."""
+        """List the lines of the audit log: the tenant's, or for a system_admin the installation's or a tenant's.
+
+        Raises NOT_FOUND where another tenant is named, or by a system_admin one that is not there.
+        """
         if identity.tenant_id and query.tenant_id not in {None, identity.tenant_id}:
             raise DialdeskError("NOT_FOUND", what="tenant")
         search = AuditSearch(
             resource=query.resource, resource_id=query.resource_id, actor_id=query.actor_id, action=query.action
         )
         async with self._database.connection() as connection:
+            if query.tenant_id is not None:
+                await accounts.get_tenant(connection, query.tenant_id)
             lines, older = await audit.lines(
                 connection,
                 identity.tenant_id or query.tenant_id,
@@ -282,9 +305,7 @@ def _own_tenant(identity: Identity) -> str:
     return identity.tenant_id
 
 
-def _demand_timezone(name: str) -> None:
-    """Raises INVALID_FIELD where it is no name of the IANA data base."""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a folder, such as Asia
-        raise DialdeskError("INVALID_FIELD", reason=f"there is no time zone {name}") from error
+async def _demand_timezone(connection: Connection, name: str) -> None:
+    """Raises INVALID_FIELD where PostgreSQL, which counts by the tenant's days, does not know the time zone."""
+    if not await accounts.is_timezone(connection, name):
+        raise DialdeskError("INVALID_FIELD", reason=f"there is no time zone {name}")

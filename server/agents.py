@@ -12,7 +12,7 @@ from protocol.messages import DeviceView, LiveCall
 from server.hub import Hub
 from server.lease import Lease
 from server.telemetry import Metrics
-from storage import calls, devices, events, nodes
+from storage import calls, credentials, devices, events, nodes
 from storage.database import Connection, Database
 from storage.devices import Reach
 
@@ -115,7 +115,7 @@ class Agents:
         async with self._database.connection() as connection:
             for user_id, reached in (await events.last_seqs(connection, agents)).items():
                 await self._refill_agent(connection, user_id, reached)
-            await self._close_revoked(connection, agents)
+            await self._close_over(connection, agents)
 
     async def _refill_agent(self, connection: Connection, user_id: str, reached: int) -> None:
         for page in self._hub.pages(user_id):
@@ -133,12 +133,13 @@ class Agents:
             for seq, frame in missed:
                 page.event(seq, frame)
 
-    async def _close_revoked(self, connection: Connection, agents: list[str]) -> None:
-        """Close pages whose login has ended: the close that was to tell them may not have arrived."""
-        pages = [page for user_id in agents for page in self._hub.pages(user_id) if page.login_id is not None]
-        revoked = await nodes.revoked(connection, list({page.login_id for page in pages if page.login_id}))
+    async def _close_over(self, connection: Connection, agents: list[str]) -> None:
+        """Close pages whose login lets nobody in any more: the close that was to tell them may not have arrived, and
+        nothing tells of a login that expired."""
+        pages = [page for user_id in agents for page in self._hub.pages(user_id)]
+        over = await credentials.over(connection, {page.login_id for page in pages if page.login_id is not None})
         for page in pages:
-            if page.login_id in revoked:
+            if page.login_id in over:
                 page.outbox.close(CloseCode.UNBOUND, "signed out")
 
     @staticmethod

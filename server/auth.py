@@ -261,10 +261,10 @@ class Auth:
     async def ws_ticket(self, body: TicketRequest, request: RequestInfo) -> Ticket:
         """Get a ticket that opens one WebSocket where headers cannot be set.
 
-        It asks for a credential like any other operation, be it a user's, an API key's or a phone's: raises
-        UNAUTHENTICATED, TOKEN_EXPIRED, DEVICE_UNBOUND, ACCOUNT_DISABLED and TENANT_SUSPENDED. For an agent that an API
-        key names, raises FORBIDDEN without the scope, and PASSWORD_CHANGE_REQUIRED, NOT_FOUND or ROLE_NOT_GRANTABLE
-        where the agent's session cannot be had.
+        It takes the credential of a user, an API key or a phone: raises UNAUTHENTICATED, TOKEN_EXPIRED, DEVICE_UNBOUND,
+        ACCOUNT_DISABLED and TENANT_SUSPENDED as other operations do. A ticket for somebody else takes what
+        `POST /api/v1/auth/exchange` takes: raises FORBIDDEN or PASSWORD_CHANGE_REQUIRED for who may not ask for it,
+        NOT_FOUND and ROLE_NOT_GRANTABLE for whom it is not to be had.
         """
         identity = await self.authenticate(request.headers)
         if identity.kind == "phone":
@@ -345,7 +345,7 @@ class Auth:
         )
         identity = await _by_login(connection, Claims(user_id, login_id))
         if key is not None and identity.reach not in {"own", "teams"}:
-            raise DialdeskError("FORBIDDEN", permission=f"{EXCHANGE}:{identity.role}")
+            raise DialdeskError("ROLE_NOT_GRANTABLE", role=identity.role)
         actor = actor_of(key or identity, request)
         await audit.record(
             connection, actor, "exchange" if key else "login", "user", user_id, after={"login": login_id}

@@ -16,7 +16,7 @@ from protocol.messages import DeviceBound, DeviceUnbind, DeviceUnbound, DeviceVi
 from protocol.pairing import BindPayload, clean_typed_code, new_typed_code
 from protocol.phone_number import normalize
 from protocol.timestamps import Timestamp, epoch_ms, rfc3339
-from server.auth import actor_of
+from server.auth import actor_of, neighbourhood
 from server.calls import Calls
 from server.config import Config
 from server.http import Answer, AppBody, Body, Done, RequestInfo
@@ -199,8 +199,9 @@ class Devices:
     async def make_qr(self, identity: Identity, body: QrRequest) -> QrAnswer:
         """Make a QR code by which a phone binds itself to an agent, once and soon.
 
-        For another agent it takes `devices.manage` and the agent within reach, or an API key with `devices.bind_for`.
-        It voids the agent's earlier codes that were not used: at most one lies about.
+        It takes `devices.bind`; for another agent `devices.manage` and the agent within reach, or an API key with
+        `devices.bind_for`. Raises FORBIDDEN or PASSWORD_CHANGE_REQUIRED otherwise, and NOT_FOUND where there is no such
+        agent, or it is disabled. It voids the agent's earlier codes that were not used: at most one lies about.
         """
         user_id = body.user_id or _own(identity)
         if not identity.may("devices.bind_for"):
@@ -234,8 +235,11 @@ class Devices:
         BIND_TOKEN_INVALID, but have a new QR code made. A phone that was bound in this tenant before moves to the new
         agent; its old token is void, and the session opened with it gets DEVICE_UNBIND and is closed with 4503, neither
         of which concerns the new token.
+
+        Raises DEVICE_ON_CALL where a call is under way on the phone, CALL_CHANGED where `force` met one dialled at the
+        same moment, INVALID_PHONE for a number that is none, and RATE_LIMITED where an address asks too often.
         """
-        wait = await self._live.allow(f"bind:{request.ip}", self._config.login_rate, 60)
+        wait = await self._live.allow(f"bind:{neighbourhood(request.ip)}", self._config.login_rate, 60)
         if wait is not None:
             raise DialdeskError("RATE_LIMITED", retryAfter=wait)
         auth_token = new_token("ddp")
@@ -268,7 +272,9 @@ class Devices:
     async def unbind(self, identity: Identity, device_id: str, query: UnbindQuery, request: RequestInfo) -> Done:
         """Unbind a phone: its token is void at once, and its session is closed.
 
-        The agent's own phone takes `devices.bind`, another's `devices.manage` and the agent within reach.
+        The agent's own phone takes `devices.bind`, another's `devices.manage` and the agent within reach: raises
+        FORBIDDEN or PASSWORD_CHANGE_REQUIRED otherwise. Raises DEVICE_ON_CALL where a call is under way on the phone,
+        and CALL_CHANGED where `force` met one dialled at the same moment.
         """
         async with self._database.transaction() as connection:
             device = await devices.find(connection, _reach(identity), device_id)
@@ -452,12 +458,18 @@ class Devices:
     # --- how an agent calls out -------------------------------------------------------------------------------------
 
     async def get_config(self, identity: Identity) -> ConfigAnswer:
-        """Tell how the asker calls out: by phone or by line, by which of them, and with which parameters."""
+        """Tell how the asker calls out: by phone or by line, by which of them, and with which parameters.
+
+        Raises INVALID_FIELD for an API key, which acts for no user by itself.
+        """
         async with self._database.connection() as connection:
             return _told(await devices.outbound(connection, identity.tenant_id, _own(identity)))
 
     async def put_config(self, identity: Identity, body: ConfigRequest) -> ConfigAnswer:
-        """Set how the asker calls out. The default phone is one of the asker's own."""
+        """Set how the asker calls out. The default phone is one of the asker's own.
+
+        Raises NOT_FOUND where it is not, and NO_LINE for any line: there are none yet.
+        """
         own = Reach(identity.tenant_id, _own(identity), teams=())
         if isinstance(body.line_id, str):
             raise DialdeskError("NO_LINE")

@@ -22,6 +22,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any, Literal, TypeVar, get_type_hints
 from urllib.parse import parse_qs
 
@@ -325,7 +326,7 @@ def request_info(scope: Scope) -> RequestInfo:
     headers = Headers(scope=scope)
     return RequestInfo(
         id=_request_id(headers),
-        ip=scope["client"][0] if scope.get("client") else None,
+        ip=_address(scope),
         language=_language_of(headers),
         user_agent=headers.get("user-agent", "")[:256],
         headers=headers,
@@ -336,6 +337,15 @@ def origin_allowed(headers: Headers, config: Config) -> bool:
     """Whether a browser's page may open a socket here: one of ours, or of ALLOWED_ORIGINS. Apps send no Origin."""
     origin = headers.get("origin")
     return origin is None or origin in {config.public_url.rstrip("/"), *config.allowed_origins}
+
+
+def _address(scope: Scope) -> str | None:
+    """The peer's address; None where it has none that is one, as behind a proxy that passes on what it was told."""
+    try:
+        address = ip_address(scope["client"][0].partition("%")[0])  # without the interface of a link-local one
+    except (TypeError, ValueError):
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _language_of(headers: Headers) -> Language:

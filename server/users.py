@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, Protocol, TypeVar
 import msgspec
 
 from protocol.errors import DialdeskError
+from protocol.messages import Id
 from server.auth import actor_of, close_pages
 from server.devices import Unbound
 from server.http import Answer, Body, RequestInfo
@@ -31,7 +32,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x0
 NewUsername = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$(?!\n)")]
 NewPassword = Annotated[str, msgspec.Meta(max_length=1024)]
 Search = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-TeamIds = Annotated[tuple[str, ...], msgspec.Meta(max_length=100)]
+TeamIds = Annotated[tuple[Id, ...], msgspec.Meta(max_length=100)]
 
 ADMIN: Final = "tenant_admin"
 _WIDTH: Final = {"own": 0, "teams": 1, "tenant": 2, "installation": 3}
@@ -54,20 +55,20 @@ class NewUser(Body, frozen=True, kw_only=True):
 
     username: NewUsername
     name: Name
-    role: str
-    team_id: str | None = None
+    role: Id
+    team_id: Id | None = None
     supervised_teams: TeamIds = ()
     password: NewPassword | None = None
     must_change_password: bool = True
-    tenant_id: str | None = None
+    tenant_id: Id | None = None
 
 
 class UserChange(Body, frozen=True, kw_only=True):
     """What to change of a user; what is not named stays as it is, and a `teamId` of null takes it out of its team."""
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
-    role: str | msgspec.UnsetType = msgspec.UNSET
-    team_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    role: Id | msgspec.UnsetType = msgspec.UNSET
+    team_id: Id | msgspec.UnsetType | None = msgspec.UNSET
     supervised_teams: TeamIds | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -75,10 +76,10 @@ class UsersQuery(Paging, frozen=True, kw_only=True):
     """Which users to list; `search` occurs in the user name or the name. A system_admin names the tenant."""
 
     search: Search | None = None
-    role: str | None = None
-    team_id: str | None = None
+    role: Id | None = None
+    team_id: Id | None = None
     status: Literal["active", "disabled"] | None = None
-    tenant_id: str | None = None
+    tenant_id: Id | None = None
 
 
 class UserAnswer(Answer, frozen=True, kw_only=True):
@@ -156,7 +157,12 @@ class Users:
         return RoleList(roles=list(roles.values()), grantable=grantable)
 
     async def create(self, identity: Identity, body: NewUser, request: RequestInfo) -> UserMade:
-        """Make a user."""
+        """Make a user.
+
+        Raises ALREADY_EXISTS where the user name is taken, NOT_FOUND where a team or the tenant is not there,
+        ROLE_NOT_GRANTABLE for a role that reaches further or may more than the asker's own, and WEAK_PASSWORD for a
+        password that is no good.
+        """
         password, password_hash = await self._passwords.given_or_new(body.password, body.username)
         async with self._database.transaction() as connection:
             tenant_id = await self._tenant_to_look_after(connection, identity, body.tenant_id)
@@ -177,7 +183,10 @@ class Users:
             return UserMade(user=await accounts.get_user(connection, tenant_id, user_id), password=password)
 
     async def list_users(self, identity: Identity, query: UsersQuery) -> UserList:
-        """List the users within reach."""
+        """List the users within reach.
+
+        Raises NOT_FOUND where another tenant is named, or by a system_admin one that is not there.
+        """
         async with self._database.connection() as connection:
             tenant_id = await self._tenant_to_look_after(connection, identity, query.tenant_id)
             search = UserSearch(
@@ -198,7 +207,12 @@ class Users:
         return UserAnswer(user=user)
 
     async def update(self, identity: Identity, user_id: str, body: UserChange, request: RequestInfo) -> UserAnswer:
-        """Change a user's name, role, team or supervised teams; it holds from the user's next request on."""
+        """Change a user's name, role, team or supervised teams; it holds from the user's next request on.
+
+        Raises ROLE_NOT_GRANTABLE where the role it has, or is to get, reaches further or may more than the asker's own,
+        SELF_CHANGE where somebody changes the role of its own, and LAST_ADMIN where the tenant's last enabled admin
+        would be one no more.
+        """
         async with self._database.transaction() as connection:
             tenant_id, before = await self._hold(connection, identity, user_id)
             after = amended(before, body)
@@ -213,7 +227,12 @@ class Users:
             return UserAnswer(user=await accounts.get_user(connection, tenant_id, user_id))
 
     async def disable(self, identity: Identity, user_id: str, request: RequestInfo) -> UserAnswer:
-        """Disable a user: signs it out everywhere and unbinds its phones; its records stay."""
+        """Disable a user: signs it out everywhere and unbinds its phones; its records stay.
+
+        Raises SELF_CHANGE for the asker, LAST_ADMIN for the tenant's last enabled admin, ROLE_NOT_GRANTABLE for who
+        reaches further or may more than the asker, and CALL_CHANGED where a call on one of its phones was dialled at the
+        same moment.
+        """
         async with self._database.transaction() as connection:
             _demand_somebody_else(identity, user_id)
             tenant_id, user = await self._hold(connection, identity, user_id)
@@ -228,14 +247,21 @@ class Users:
         return answer
 
     async def enable(self, identity: Identity, user_id: str, request: RequestInfo) -> UserAnswer:
-        """Enable a user again; its phones are to be bound anew."""
+        """Enable a user again; its phones are to be bound anew.
+
+        Raises ROLE_NOT_GRANTABLE for who reaches further or may more than the asker.
+        """
         async with self._database.transaction() as connection:
             tenant_id, _ = await self._hold(connection, identity, user_id)
             await accounts.set_disabled(connection, actor_of(identity, request), tenant_id, user_id, disabled=False)
             return UserAnswer(user=await accounts.get_user(connection, tenant_id, user_id))
 
     async def reset_password(self, identity: Identity, user_id: str, request: RequestInfo) -> UserMade:
-        """Give a user a new password, to be changed at first use; signs it out everywhere and ends a lock-out."""
+        """Give a user a new password, to be changed at first use; signs it out everywhere and ends a lock-out.
+
+        Raises SELF_CHANGE for the asker, who changes its password by the old one, and ROLE_NOT_GRANTABLE for who reaches
+        further or may more than the asker.
+        """
         password, password_hash = self._passwords.generate()
         async with self._database.transaction() as connection:
             _demand_somebody_else(identity, user_id)
@@ -247,7 +273,10 @@ class Users:
         return answer
 
     async def unlock(self, identity: Identity, user_id: str, request: RequestInfo) -> UserAnswer:
-        """End a user's lock-out."""
+        """End a user's lock-out.
+
+        Raises ROLE_NOT_GRANTABLE for who reaches further or may more than the asker.
+        """
         async with self._database.transaction() as connection:
             tenant_id, _ = await self._hold(connection, identity, user_id)
             await accounts.unlock(connection, actor_of(identity, request), tenant_id, user_id)
@@ -372,29 +401,29 @@ def _may_give(identity: Identity, role: Role) -> bool:
 
 
 def _grantable(identity: Identity, roles: Mapping[str, Role], code: str) -> Role:
-    """The role of that code. Raises INVALID_FIELD where there is none, FORBIDDEN where it may not be given."""
+    """The role of that code. Raises INVALID_FIELD where there is none, ROLE_NOT_GRANTABLE where it may not be given."""
     role = roles.get(code)
     if role is None:
         raise DialdeskError("INVALID_FIELD", reason=f"there is no role {code}")
     if not _may_give(identity, role):
-        raise DialdeskError("FORBIDDEN", permission=f"users.manage:{code}")
+        raise DialdeskError("ROLE_NOT_GRANTABLE", role=code)
     return role
 
 
 def _demand_somebody_else(identity: Identity, user_id: str) -> None:
-    """Nobody disables itself, and a password of one's own is changed by who knows the old one. Raises FORBIDDEN."""
+    """Nobody disables itself, and a password of one's own is changed by who knows the old one. Raises SELF_CHANGE."""
     if user_id == identity.user_id:
-        raise DialdeskError("FORBIDDEN", permission="users.manage:self")
+        raise DialdeskError("SELF_CHANGE")
 
 
 async def _demand_another_admin(connection: Connection, tenant_id: str, user: User) -> None:
-    """Raise IN_USE where the user is the last enabled admin of its tenant, which is held."""
+    """Raise LAST_ADMIN where the user is the last enabled admin of its tenant, which is held."""
     if (
         user.role == ADMIN
         and user.status == "active"
         and not await accounts.other_admins(connection, tenant_id, user.id)
     ):
-        raise DialdeskError("IN_USE", what=f"the last {ADMIN}")
+        raise DialdeskError("LAST_ADMIN")
 
 
 async def _demand_teams(
@@ -403,7 +432,7 @@ async def _demand_teams(
     """Hold the teams a user is in and supervises. Raises NOT_FOUND, or INVALID_FIELD where its role supervises none."""
     if supervised_teams and role.reach != "teams":
         raise DialdeskError("INVALID_FIELD", reason=f"the role {role.code} supervises no teams")
-    await accounts.hold_teams(connection, tenant_id, {*supervised_teams, *([team_id] if team_id else [])})
+    await accounts.hold_teams(connection, tenant_id, {*supervised_teams, *([team_id] if team_id is not None else [])})
 
 
 def _checked(text: str, kind: object, column: str) -> str:

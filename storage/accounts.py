@@ -134,6 +134,12 @@ async def list_tenants(connection: Connection, page: Page, text: str | None = No
     return total, [_tenant(row) for row in rows]
 
 
+async def is_timezone(connection: Connection, name: str) -> bool:
+    """Whether PostgreSQL knows a time zone of that name."""
+    known: bool = await connection.fetchval(_SQL["is_timezone"], name)
+    return known
+
+
 async def change_tenant(connection: Connection, actor: Actor, before: Tenant, after: Tenant, action: str) -> None:
     """Turn `before`, which is locked, into `after`: its name, time zone, status and lists."""
     if after == before:

@@ -5,7 +5,7 @@ has no time worth measuring. All times are PostgreSQL's. What is decided here in
 of a refresh token, the end of a login - holds against any number of requests at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -198,6 +198,11 @@ async def find_login(connection: Connection, login_id: str, user_id: str) -> Log
         disabled=row["disabled"],
         suspended=row["suspended"],
     )
+
+
+async def over(connection: Connection, login_ids: Collection[str]) -> set[str]:
+    """Return which of these logins let nobody in any more, for whatever reason."""
+    return {row["id"] for row in await connection.fetch(_SQL["over"], list(login_ids))}
 
 
 async def expire(connection: Connection) -> int:

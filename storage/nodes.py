@@ -167,11 +167,6 @@ async def heard(
     return [(row["id"], row["epoch"], row["why"]) for row in await connection.fetch(_SQL["fenced"], node, ids, epochs)]
 
 
-async def revoked(connection: Connection, login_ids: Sequence[str]) -> set[str]:
-    """Return which of these logins have ended."""
-    return {row["id"] for row in await connection.fetch(_SQL["revoked"], list(login_ids))}
-
-
 async def sweep_grace(connection: Connection, grace: float) -> list[Emitted]:
     """Take phones offline whose sockets have been gone for longer than `grace` seconds. In a transaction."""
     return await _tell_offline(connection, await connection.fetch(_SQL["sweep_grace"], grace))

@@ -32,6 +32,10 @@ WHERE $1::text IS NULL OR strpos(code, lower($1)) > 0 OR strpos(lower(name), low
 ORDER BY code
 LIMIT $2 OFFSET $3;
 
+-- name: is_timezone
+-- Whether days can be told in a time zone.
+SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1);
+
 -- name: change_tenant
 -- Write what a tenant's own configuration and the installation say of it.
 UPDATE tenant

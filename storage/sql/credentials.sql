@@ -88,6 +88,19 @@ JOIN role r ON r.code = u.role
 LEFT JOIN tenant t ON t.id = u.tenant_id
 WHERE l.id = $1 AND l.user_id = $2;
 
+-- name: over
+-- Which of these logins let nobody in any more: those that were revoked, have expired or are gone, and those of disabled
+-- users and of suspended tenants.
+SELECT asked.id
+FROM unnest($1::text[]) AS asked (id)
+WHERE NOT EXISTS (
+    SELECT
+    FROM login l
+    JOIN app_user u ON u.id = l.user_id AND u.disabled_at IS NULL
+    LEFT JOIN tenant t ON t.id = u.tenant_id
+    WHERE l.id = asked.id AND l.revoked_at IS NULL AND l.expires_at > now() AND t.status IS DISTINCT FROM 'suspended'
+);
+
 -- name: by_api_key
 -- All that a request by API key is judged on.
 SELECT k.id, k.tenant_id, k.scopes, t.status = 'suspended' AS suspended,

@@ -147,7 +147,3 @@ INSERT INTO agent_node (user_id, node) VALUES ($1, $2) ON CONFLICT DO NOTHING;
 -- name: leave
 -- This node holds no page of the agent any more.
 DELETE FROM agent_node WHERE user_id = $1 AND node = $2;
-
--- name: revoked
--- Which of these logins have ended.
-SELECT id FROM login WHERE id = ANY ($1::text[]) AND revoked_at IS NOT NULL;

@@ -34,7 +34,9 @@ async def test_a_call_from_the_qr_code_to_the_follow_up(house) -> None:
     assert {b'{"case": 7}', b'{"case":7}'} >= {bytes(dialing.custom_data)}
     assert ("connected", "in_call_service") == (ended.status, ended.evidence)
     assert "call_log" == enriched.evidence
-    assert ("ended", "connected", "call_log") == tuple(record["call"][name] for name in ("status", "outcome", "evidence"))
+    assert ("ended", "connected", "call_log") == tuple(
+        record["call"][name] for name in ("status", "outcome", "evidence")
+    )
     assert "回访" == record["call"]["followUp"]["note"]
     assert ["DIAL", "CALL_STATUS", "CALL_STATUS", "CALL_STATUS", "CALL_END", "CALL_END"] == [
         event["kind"] for event in record["events"]

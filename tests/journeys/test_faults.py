@@ -34,7 +34,9 @@ async def test_a_node_killed_in_mid_call_loses_nothing(house, until) -> None:
 
     assert ("connected", "phone", 3) == (ended.status, ended.closed_by, ended.duration)
     assert [call_id, again] == [dialled.call_id for dialled in phone.dialled]
-    assert 1 == len(await house.rows("SELECT FROM agent_event WHERE type = 'CALL_ENDED' AND data->>'callId' = $1", call_id))
+    assert 1 == len(
+        await house.rows("SELECT FROM agent_event WHERE type = 'CALL_ENDED' AND data->>'callId' = $1", call_id)
+    )
     assert 0 == agent.gaps
 
 
@@ -80,7 +82,9 @@ async def test_a_node_stopped_past_its_lease_speaks_for_nobody_when_it_goes_on(h
     stopped.send(signal.SIGCONT)
     await phone.heard.wait_for(WelcomePhone, since=before, timeout=PATIENT)
     ended = await agent.events.wait_for(CallEnded, call_id=call_id, timeout=PATIENT)
-    (now,) = await house.rows("SELECT node, online_status FROM device WHERE id = $1", (await house.call(call_id))["device_id"])
+    (now,) = await house.rows(
+        "SELECT node, online_status FROM device WHERE id = $1", (await house.call(call_id))["device_id"]
+    )
 
     assert ("connected", 4) == (ended.status, ended.duration)
     assert held["node"] != now["node"]

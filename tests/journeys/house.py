@@ -1,0 +1,260 @@
+"""Whole stories on whole nodes: processes of their own, that can be killed, stopped and continued."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from clients.agent import AgentClient
+from clients.behaviour import Behaviour, answers
+from clients.connection import Timing
+from clients.memory import Handset
+from clients.phone import PhoneClient
+from protocol.identifiers import new_id
+from server.passwords import Passwords
+from storage import accounts
+from storage.audit import Actor
+from storage.database import open_database
+
+DEADLINE = 30.0
+"""Seconds that anything here may take before the story has failed; nothing waits that long when all is well."""
+
+QUICK = {
+    "LEASE": "1.5",
+    "LEASE_RENEW": "0.5",
+    "PRESENCE_GRACE": "2",
+    "SWEEP": "0.1",
+    "REFILL": "0.5",
+    "RESEND_AFTER": "0.5",
+    "REAP_UNREPORTED": "1",
+    "CANARY": "0.2",
+    "DEAF_AFTER": "1",
+    "DRAIN": "0.5",
+    "DATABASE_TIMEOUT": "2",
+    "HEARTBEAT_INTERVAL": "1",
+    "PROBE_AFTER": "2",
+    "OFFLINE_AFTER": "4",
+    "CLOSE_AFTER": "6",
+    "LOGIN_RATE": "1000",
+}
+"""The times of the house, shortened so that a story takes seconds."""
+
+
+class Process:
+    """A node or worker. `origin` is where a node answers."""
+
+    def __init__(self, command: str, environ: dict[str, str]) -> None:
+        self._command = command
+        self._environ = environ
+        self._process: asyncio.subprocess.Process | None = None
+        self.origin = f"http://127.0.0.1:{environ['PORT']}"
+        self.port = int(environ["PORT"])
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start, or start again, and wait until it is ready."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "server",
+            self._command,
+            env=self._environ,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(DEADLINE):
+            while not (line := await self._process.stdout.readline()).startswith(b"ready "):
+                assert line, "the process ended before it was ready"
+        self._reader = asyncio.create_task(self._process.stdout.read())
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to this process, which we started."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for its end."""
+        assert self._process is not None
+        async with asyncio.timeout(DEADLINE):
+            code = await self._process.wait()
+            print((await self._reader).decode())  # pytest shows it where the story failed
+        return code
+
+    async def stop(self) -> None:
+        """End it, if it has not ended."""
+        if self._process is not None and self._process.returncode is None:
+            self.send(signal.SIGCONT)
+            self.send(signal.SIGTERM)
+            await self.ended()
+
+
+class Balancer:
+    """What stands before the nodes: forwards connections to the first of `ports` that takes them."""
+
+    def __init__(self) -> None:
+        self.ports: list[int] = []
+        self.port = free_port()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen until the block ends."""
+        server = await asyncio.start_server(self._forward, "127.0.0.1", self.port)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(task := asyncio.current_task())  # type: ignore[arg-type]
+        try:
+            for port in self.ports:
+                try:
+                    near, far = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    continue
+                await asyncio.wait(
+                    [asyncio.create_task(_pump(reader, far)), asyncio.create_task(_pump(near, writer))],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                far.close()
+                break
+            writer.close()
+        finally:
+            self._tasks.discard(task)  # type: ignore[arg-type]
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass  # one side is gone: so is the connection
+    finally:
+        writer.close()
+
+
+class House:
+    """An installation: a database, a Redis prefix, nodes, a worker, a tenant."""
+
+    def __init__(self, database_url: str, redis_url: str, stack: AsyncExitStack) -> None:
+        self.database_url = database_url
+        self._stack = stack
+        self._environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "REDIS_PREFIX": f"journey-{secrets.token_hex(6)}:",
+            "SECRET_KEY": "not-a-secret-not-a-secret-not-a-secret",
+            "MASTER_KEYS": "test:bm90IGEgc2VjcmV0LCAzMiBieXRlcyBvZiBhc2NpaS4=",
+            "LOG_LEVEL": "error",
+            **QUICK,
+            **{name: value for name, value in os.environ.items() if name.startswith(("COV", "COVERAGE"))},
+        }
+        self.balancer = Balancer()
+        self.password = ""
+
+    async def open(self) -> None:
+        """Make the tenant, and listen for phones."""
+        await self._stack.enter_async_context(self.balancer.running())
+        self.password, self._password_hash = Passwords.generate()
+        async with open_database(self.database_url) as database, database.transaction() as connection:
+            self.tenant_id = await accounts.create_tenant(connection, ACTOR, code="house", name="House")
+
+    async def node(self, **settings: str) -> Process:
+        """Start a web node; phones reach it through the balancer."""
+        process = await self._started("serve", PUBLIC_URL=f"http://127.0.0.1:{self.balancer.port}", **settings)
+        self.balancer.ports.append(process.port)
+        return process
+
+    async def worker(self, **settings: str) -> Process:
+        """Start a worker."""
+        return await self._started("work", **settings)
+
+    async def agent(self, node: Process) -> AgentClient:
+        """Make an agent, sign it in at a node and open its page."""
+        username = new_id("a")
+        async with open_database(self.database_url) as database, database.transaction() as connection:
+            await accounts.create_user(
+                connection,
+                ACTOR,
+                self.tenant_id,
+                username=username,
+                name=username,
+                role="agent",
+                password_hash=self._password_hash,
+                must_change_password=False,
+            )
+        client = await AgentClient.login(node.origin, username, self.password, timing=TIMING)
+        await self._stack.enter_async_context(client)
+        await client.connect()
+        return client
+
+    async def phone(self, agent: AgentClient, behaviour: Behaviour | None = None, **more: Any) -> PhoneClient:
+        """Bind a phone to the agent by a QR code, through the balancer, and wait until it is online."""
+        qr = await agent.bind_qr()
+        phone = await PhoneClient.bind(
+            qr["qrCodeData"],
+            Handset(device_id=new_id("handset"), phone_number="13800138000"),
+            behaviour or answers(),
+            timing=TIMING,
+            **more,
+        )
+        await self._stack.enter_async_context(phone)
+        await within(phone.online.wait())
+        return phone
+
+    async def call(self, call_id: str) -> dict[str, Any]:
+        """The row of a call."""
+        return (await self.rows("SELECT * FROM call WHERE id = $1", call_id))[0]
+
+    async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        """What is in the database."""
+        connection = await asyncpg.connect(self.database_url, timeout=10)
+        try:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
+        finally:
+            await connection.close()
+
+    async def _started(self, command: str, **settings: str) -> Process:
+        environ = {**self._environ, "PORT": str(free_port()), **settings}
+        process = Process(command, environ)
+        self._stack.push_async_callback(process.stop)
+        await process.start()
+        return process
+
+
+ACTOR = Actor(kind="system", id="test", tenant_id=None)
+TIMING = Timing(backoff_base=0.05, backoff_cap=0.5, resend_after=1.0, silence=8.0)
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def within(awaitable: Awaitable[Any], seconds: float = DEADLINE) -> Any:
+    """Wait, but not for ever."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
