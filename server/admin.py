@@ -143,7 +143,7 @@ class Admin:
     async def create_tenant(self, identity: Identity, body: NewTenant, request: RequestInfo) -> TenantMade:
         """Make a tenant with its first admin.
 
-        Raises ALREADY_EXISTS where the code or the user name is taken, and WEAK_PASSWORD for a password that is no good.
+        Raises ALREADY_EXISTS where the code or the user name is taken, and WEAK_PASSWORD for a password that is none.
         """
         password, password_hash = await self._passwords.given_or_new(body.admin.password, body.admin.username)
         actor = actor_of(identity, request)

@@ -1,7 +1,7 @@
 """API keys of a tenant: what a CRM shows instead of a password. Each is told once, when it is made."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
@@ -24,6 +24,8 @@ FOR_AGENTS: Final = frozenset({EXCHANGE, "calls.dial_for", "devices.bind_for"})
 """What a key may do that no user does: act for an agent."""
 NEVER: Final = frozenset({"api_keys.manage"})
 """A key makes no keys: behind each stands a person who made it."""
+LONGEST: Final = timedelta(days=36_525)
+"""How long a key may be good for, unless for ever: some way before the end of the calendar."""
 PREFIX: Final = 8
 """Characters of a key that are kept, for people to know it again: `ddk_` and four of its 32."""
 
@@ -63,13 +65,14 @@ class ApiKeys:
         """Make an API key.
 
         It goes on working when its maker is disabled: it is the tenant's. Raises FORBIDDEN for a scope that the maker
-        cannot give, ALREADY_EXISTS for a name that the tenant has used.
+        cannot give, ALREADY_EXISTS where a key that is not revoked has the name.
         """
         for scope in body.scopes:
             if scope in NEVER or not (scope in FOR_AGENTS or identity.may(scope)):
                 raise DialdeskError("FORBIDDEN", permission=scope)
-        if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
-            raise DialdeskError("INVALID_FIELD", reason="expiresAt has passed")
+        now = datetime.now(UTC)
+        if body.expires_at is not None and not now < body.expires_at <= now + LONGEST:
+            raise DialdeskError("INVALID_FIELD", reason="expiresAt lies within the next hundred years")
         async with self._database.transaction() as connection:
             api_key, key = await make(
                 connection,

@@ -230,7 +230,7 @@ class Auth:
         """Change one's own password, which signs out one's other sessions.
 
         Raises BAD_CREDENTIALS where the old one is wrong, ACCOUNT_LOCKED after too many of these, WEAK_PASSWORD where
-        the new one is no good, and UNAUTHENTICATED for an API key, which has none.
+        the new one is none, and UNAUTHENTICATED for an API key, which has none.
         """
         own = _claims_of(identity)
         async with self._database.connection() as connection:

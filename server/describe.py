@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from html import escape
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,7 +23,7 @@ from protocol import messages as said
 from protocol.call import Evidence, HangupCause, Outcome, Status
 from protocol.errors import ERRORS, CloseCode, DialdeskError
 from protocol.timestamps import Timestamp
-from server.http import ANYONE, IDEMPOTENCY_KEY, PHONE, SIGNED_IN, Download, Endpoint
+from server.http import ANYONE, IDEMPOTENCY_KEY, PHONE, SIGNED_IN, Download, Endpoint, bare, media_type
 
 Json = dict[str, Any]
 
@@ -185,7 +185,7 @@ def _asked(endpoint: Endpoint, schemas: "_Schemas") -> Json:
     elif endpoint.body is not None:
         question["requestBody"] = {
             "required": True,
-            "content": {_media_type(endpoint.body, "application/octet-stream"): {}},
+            "content": {endpoint.media_type or "application/octet-stream": {}},
         }
     return question
 
@@ -193,8 +193,8 @@ def _asked(endpoint: Endpoint, schemas: "_Schemas") -> Json:
 def _answered(endpoint: Endpoint, schemas: "_Schemas") -> Json:
     """What an operation answers: 200, and one refusal a status, which names its codes."""
     content: Json
-    if _without_metadata(endpoint.answer) is Download:
-        content, description = {_media_type(endpoint.answer, "*/*"): {}}, "The document."
+    if bare(endpoint.answer) is Download:
+        content, description = {media_type(endpoint.answer) or "*/*": {}}, "The document."
     else:
         content = {"application/json": {"schema": schemas.told(endpoint.answer)}}
         description = _split(_about_struct(endpoint.answer))[0]
@@ -228,7 +228,7 @@ def _codes(endpoint: Endpoint) -> list[str]:
         codes |= {"BAD_REQUEST", "INVALID_FIELD"}
     if endpoint.body is not None:
         codes |= {"BAD_REQUEST", "INVALID_FIELD", "BODY_TOO_LARGE", "REQUEST_TIMEOUT"}
-    if endpoint.decoder is not None:
+    if endpoint.media_type is not None:
         codes |= {"UNSUPPORTED_MEDIA_TYPE"}
     if "once" in endpoint.parameters:
         codes |= {"INVALID_FIELD", "IDEMPOTENCY_MISMATCH"}
@@ -294,16 +294,6 @@ def _takes_nothing(decoder: msgspec.json.Decoder[Any]) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-def _media_type(hint: Any, otherwise: str) -> str:
-    """What `Annotated[bytes, Meta(extra_json_schema={"contentMediaType": …})]` says of its content."""
-    named = [(meta.extra_json_schema or {}).get("contentMediaType") for meta in getattr(hint, "__metadata__", ())]
-    return next(filter(None, named), otherwise)
-
-
-def _without_metadata(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 # --- sockets --------------------------------------------------------------------------------------------------------

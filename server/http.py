@@ -4,7 +4,7 @@
 whose parameters say by name what they take:
 
     identity   who asks; absent only where `needs` is ANYONE
-    body       a Struct read from JSON, or `bytes` for the body as it came
+    body       a Struct read from JSON, or `bytes` for the body as it came (`Csv` where it must say that it is CSV)
     query      a Struct read from the query string
     once       idempotency.Once: the function keeps its answer in its own transaction
     request    RequestInfo: address, request id, language
@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qs
 
 import msgspec
@@ -54,6 +54,10 @@ BODY_DEADLINE = 20.0
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+Csv = Annotated[bytes, msgspec.Meta(extra_json_schema={"contentMediaType": "text/csv"})]
+"""A body that is a CSV file."""
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -123,7 +127,9 @@ class Endpoint:
         unknown = set(self.parameters) - {"identity", "body", "query", "once", "request", *self.in_path}
         if unknown or not set(self.in_path) <= set(self.parameters):
             raise TypeError(f"{method} {path}: {function.__qualname__} takes {sorted(self.parameters)}")
-        self.decoder = msgspec.json.Decoder(self.body) if self.body not in {None, bytes} else None
+        as_it_came = bare(self.body) in {None, bytes}
+        self.decoder = None if as_it_came else msgspec.json.Decoder(self.body)
+        self.media_type = media_type(self.body) if as_it_came else "application/json"
         self.name = function.__qualname__
 
     @property
@@ -246,13 +252,10 @@ class Http:
 
     @staticmethod
     def _decoded(endpoint: Endpoint, raw: bytes, headers: Headers) -> Any:
-        if endpoint.body is bytes:
-            return raw
-        assert endpoint.decoder is not None
-        media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if raw and media_type != "application/json":
-            raise DialdeskError("UNSUPPORTED_MEDIA_TYPE", expected="application/json")
-        return decode(endpoint.decoder, raw or b"{}")
+        told, expected = headers.get("content-type"), endpoint.media_type
+        if raw and told and expected and told.partition(";")[0].strip().lower() != expected:
+            raise DialdeskError("UNSUPPORTED_MEDIA_TYPE", expected=expected)
+        return raw if endpoint.decoder is None else decode(endpoint.decoder, raw or b"{}")
 
 
 class _Resource:
@@ -267,6 +270,17 @@ class _Resource:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint = self._methods.get(method) or DialdeskError("METHOD_NOT_ALLOWED", allow=self._allowed)
         await self._http.serve(endpoint, scope, receive, send)
+
+
+def bare(hint: Any) -> Any:
+    """The type without what is said about it."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def media_type(hint: Any) -> str | None:
+    """What `Annotated[…, Meta(extra_json_schema={"contentMediaType": …})]` says of its content."""
+    told = [(meta.extra_json_schema or {}).get("contentMediaType") for meta in getattr(hint, "__metadata__", ())]
+    return next(filter(None, told), None)
 
 
 def decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:

@@ -27,6 +27,8 @@ class CuttableWebSocket(WebSocketsSansIOProtocol):
         """Send; where uvicorn closed the socket by itself (1007, 1009), the peer is gone, and nobody made a mistake."""
         try:
             await super().send(message)  # type: ignore[arg-type]
+            if message["type"] == "websocket.http.response.body":
+                self.handshake_complete = True  # refused, and so complete: uvicorn would log it as an error
         except RuntimeError as error:
             if not self.close_sent:
                 raise

@@ -17,7 +17,7 @@ from protocol.errors import DialdeskError
 from protocol.messages import Id
 from server.auth import actor_of, close_pages
 from server.devices import Unbound
-from server.http import Answer, Body, RequestInfo
+from server.http import Answer, Body, Csv, RequestInfo
 from server.identity import Identity
 from server.paging import Paging
 from server.passwords import Passwords
@@ -28,7 +28,7 @@ from storage.accounts import Role, User, UserSearch
 from storage.audit import Actor
 from storage.database import Connection, Database
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$(?!\n)")]
 NewUsername = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$(?!\n)")]
 NewPassword = Annotated[str, msgspec.Meta(max_length=1024)]
 Search = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -161,7 +161,7 @@ class Users:
 
         Raises ALREADY_EXISTS where the user name is taken, NOT_FOUND where a team or the tenant is not there,
         ROLE_NOT_GRANTABLE for a role that reaches further or may more than the asker's own, and WEAK_PASSWORD for a
-        password that is no good.
+        password that is none.
         """
         password, password_hash = await self._passwords.given_or_new(body.password, body.username)
         async with self._database.transaction() as connection:
@@ -210,8 +210,7 @@ class Users:
         """Change a user's name, role, team or supervised teams; it holds from the user's next request on.
 
         Raises ROLE_NOT_GRANTABLE where the role it has, or is to get, reaches further or may more than the asker's own,
-        SELF_CHANGE where somebody changes the role of its own, and LAST_ADMIN where the tenant's last enabled admin
-        would be one no more.
+        and LAST_ADMIN where the tenant's last enabled admin would be one no more.
         """
         async with self._database.transaction() as connection:
             tenant_id, before = await self._hold(connection, identity, user_id)
@@ -230,8 +229,8 @@ class Users:
         """Disable a user: signs it out everywhere and unbinds its phones; its records stay.
 
         Raises SELF_CHANGE for the asker, LAST_ADMIN for the tenant's last enabled admin, ROLE_NOT_GRANTABLE for who
-        reaches further or may more than the asker, and CALL_CHANGED where a call on one of its phones was dialled at the
-        same moment.
+        reaches further or may more than the asker, and CALL_CHANGED where one of its phones was dialled at the same
+        moment.
         """
         async with self._database.transaction() as connection:
             _demand_somebody_else(identity, user_id)
@@ -259,8 +258,8 @@ class Users:
     async def reset_password(self, identity: Identity, user_id: str, request: RequestInfo) -> UserMade:
         """Give a user a new password, to be changed at first use; signs it out everywhere and ends a lock-out.
 
-        Raises SELF_CHANGE for the asker, who changes its password by the old one, and ROLE_NOT_GRANTABLE for who reaches
-        further or may more than the asker.
+        Raises SELF_CHANGE for the asker, who changes its password by the old one, and ROLE_NOT_GRANTABLE for who
+        reaches further or may more than the asker.
         """
         password, password_hash = self._passwords.generate()
         async with self._database.transaction() as connection:
@@ -282,13 +281,14 @@ class Users:
             await accounts.unlock(connection, actor_of(identity, request), tenant_id, user_id)
             return UserAnswer(user=await accounts.get_user(connection, tenant_id, user_id))
 
-    async def import_users(self, identity: Identity, body: bytes, query: ImportQuery, request: RequestInfo) -> Imported:
-        """Make users from a CSV file, in one transaction, row by row: a row that is refused stops no other."""
+    async def import_users(self, identity: Identity, body: Csv, query: ImportQuery, request: RequestInfo) -> Imported:
+        """Make users from a CSV file, in one transaction, row by row: a row that is refused stops no other.
+
+        Raises NOT_FOUND for a system_admin, who belongs to no tenant.
+        """
         tenant_id = identity.tenant_id
         if not tenant_id:
             raise DialdeskError("NOT_FOUND", what="tenant")
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/csv":
-            raise DialdeskError("UNSUPPORTED_MEDIA_TYPE", expected="text/csv")
         rows = read_rows(body)
         hashes = await self._hashes(rows, dry_run=query.dry_run)
         report: list[ImportedRow] = []

@@ -98,8 +98,8 @@ async def _dial(pairs: int, rate: int, seconds: int) -> None:
         lost = len(due) - len(took)
         doubled = sum(len(phone.dialled) - len({one.call_id for one in phone.dialled}) for phone in phones)
         click.echo(
-            f"dial -> phone, two nodes, {pairs} pairs, {rate}/s for {seconds} s: {len(due)} accepted, {refused} refused,"
-            f" {lost} lost, {doubled} doubled; p50 {_percentile(took, 50):.1f} ms, p99 {_percentile(took, 99):.1f} ms, "
+            f"dial -> phone, two nodes, {pairs} pairs, {rate}/s for {seconds} s: {len(due)} accepted,"
+            f" {refused} refused, {lost} lost, {doubled} doubled; p50 {_percentile(took, 50):.1f} ms, p99 {_percentile(took, 99):.1f} ms, "
             f"max {took[-1]:.1f} ms; {spent / max(1, len(due)) * 1000:.2f} ms of CPU a call on the nodes"
         )
 
@@ -107,7 +107,7 @@ async def _dial(pairs: int, rate: int, seconds: int) -> None:
 async def _open_loop(
     desks: list[AgentClient], phones: list[PhoneClient], rate: int, seconds: int, due: dict[str, float]
 ) -> int:
-    """Dial on the next desk each time one is due, whether or not the last was answered; returns those refused."""
+    """Dial on the next desk whenever one is due, whether or not the last was answered; returns those refused."""
     refused = 0
 
     async def one(desk: AgentClient, at: float) -> None:
@@ -153,7 +153,7 @@ async def _sessions(count: int) -> None:
             phone = PhoneClient(memory, AT_ONCE, timing=timing, keep=1)
             async with gate:
                 await stack.enter_async_context(phone)
-                await phone.online.wait()
+                await asyncio.wait_for(phone.online.wait(), 60)
             return phone
 
         phones = await asyncio.gather(*(connect(binding) for binding in bindings))
@@ -179,7 +179,7 @@ async def _bind_many(house: House, node: Process, count: int) -> list[Binding]:
         await connection.execute(
             "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
             " app_version, token_hash) SELECT 'dev_' || n, $1, 'hw-' || n, $2, '', '', '', 'android', '', '',"
-            " sha256(('token-' || n)::bytea) FROM generate_series(1, $3) n",
+            " sha256(('ddp_token-' || n)::bytea) FROM generate_series(1, $3) n",
             house.tenant_id,
             user_id,
             count,
@@ -190,8 +190,8 @@ async def _bind_many(house: House, node: Process, count: int) -> list[Binding]:
             {
                 "websocketUrl": f"{node.origin.replace('http', 'ws')}/ws/phone",
                 "userId": user_id,
-                "authToken": f"token-{number}",
-                "handset": msgspec.to_builtins(Handset(device_id=f"hw-{number}")),
+                "authToken": f"ddp_token-{number}",
+                "handset": msgspec.to_builtins(Handset(device_id=f"hw-{number}", phone_number="")),
             },
             Binding,
         )

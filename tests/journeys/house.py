@@ -55,6 +55,7 @@ class Process:
         self._command = command
         self._environ = environ
         self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[bytes] | None = None
         self.origin = f"http://127.0.0.1:{environ['PORT']}"
         self.port = int(environ["PORT"])
 
@@ -76,8 +77,10 @@ class Process:
         )
         assert self._process.stdout is not None
         async with asyncio.timeout(DEADLINE):
+            said = b""
             while not (line := await self._process.stdout.readline()).startswith(b"ready "):
-                assert line, "the process ended before it was ready"
+                said += line
+                assert line, f"the process ended before it was ready: {said.decode()}"
         self._reader = asyncio.create_task(self._process.stdout.read())
 
     def send(self, number: signal.Signals) -> None:
@@ -90,7 +93,8 @@ class Process:
         assert self._process is not None
         async with asyncio.timeout(DEADLINE):
             code = await self._process.wait()
-            print((await self._reader).decode())  # pytest shows it where the story failed
+            if self._reader is not None:
+                print((await self._reader).decode())  # pytest shows it where the story failed
         return code
 
     async def stop(self) -> None:

@@ -274,22 +274,24 @@ async def _waits_for_a_lock(database: Database) -> bool:
 
 
 async def test_pages_of_a_login_that_has_ended_are_closed(refilling: House, database: Database, office: Office) -> None:
-    """The close that was to tell them may not have arrived; pages of living logins, and of none, stay."""
+    """The close that was to tell them may not have arrived, and nothing tells of a login that expired; pages of living
+    logins, and of none, stay."""
     ann = await office.agent()
-    for login_id in ("over", "living"):
+    for login_id in ("revoked", "expired", "living"):
         await execute(
             database,
             "INSERT INTO login (id, user_id, expires_at) VALUES ($1, $2, now() + interval '1 day')",
             login_id,
             ann,
         )
-    await execute(database, "UPDATE login SET revoked_at = now() WHERE id = 'over'")
-    over, living, none = (refilling.page(ann, login_id=login_id) for login_id in ("over", "living", None))
+    await execute(database, "UPDATE login SET revoked_at = now() WHERE id = 'revoked'")
+    await execute(database, "UPDATE login SET expires_at = now() WHERE id = 'expired'")
+    pages = [refilling.page(ann, login_id=login_id) for login_id in ("revoked", "expired", "living", None)]
 
     refilling.agents.behind_all()
-    await until(lambda: over.code is not None)
+    await until(lambda: pages[0].code is not None and pages[1].code is not None)
 
-    assert [CloseCode.UNBOUND, None, None] == [page.code for page in (over, living, none)]
+    assert [CloseCode.UNBOUND, CloseCode.UNBOUND, None, None] == [page.code for page in pages]
 
 
 async def test_the_refill_outlives_an_outage_of_postgresql(

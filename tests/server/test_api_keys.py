@@ -57,7 +57,14 @@ async def test_only_known_scopes_of_the_maker_are_given(admin: Asker, scope: str
 
 @pytest.mark.parametrize(
     "change",
-    [{"scopes": []}, {"name": ""}, {"expiresAt": "2020-01-01T00:00:00Z"}, {"expiresAt": "2100-01-01T00:00:00"}],
+    [
+        {"scopes": []},
+        {"name": ""},
+        {"name": "crm\0"},
+        {"expiresAt": "2020-01-01T00:00:00Z"},
+        {"expiresAt": "2100-01-01T00:00:00"},
+        {"expiresAt": "9999-12-31T23:59:59-23:59"},
+    ],
 )
 async def test_bad_request_makes_no_key(desk: FrontDesk, admin: Asker, change: dict[str, Any]) -> None:
     """A key has a name, a scope, and an end that lies ahead, if any, told with its offset."""

@@ -589,7 +589,7 @@ async def test_exchange_never_gives_more_than_a_desk(desk: FrontDesk, acme: str,
     chief = await desk.user(acme, "chief", role)
     crm = desk.caller(await api_key(desk, "acme", "sessions.exchange"))
 
-    assert "FORBIDDEN" == (await crm.post("/auth/exchange", {"userId": chief}))["code"]
+    assert "ROLE_NOT_GRANTABLE" == (await crm.post("/auth/exchange", {"userId": chief}))["code"]
     assert 0 == await desk.value("SELECT count(*) FROM login WHERE user_id = $1", chief)
 
 

@@ -1,6 +1,7 @@
 """Users, as their admins change them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -163,7 +164,8 @@ async def test_nobody_gives_more_than_it_has(desk: FrontDesk, acme: str, admin: 
     born = await admin.post("/admin/users", ann(role="system_admin"))
     raised = await admin.put(f"/admin/users/{user_id}", {"role": "system_admin"})
 
-    assert ("FORBIDDEN", "FORBIDDEN") == (born["code"], raised["code"])
+    assert ("ROLE_NOT_GRANTABLE", "ROLE_NOT_GRANTABLE") == (born["code"], raised["code"])
+    assert {"role": "system_admin"} == raised["details"]
 
 
 async def test_key_that_manages_users_rules_nobody_above_it(desk: FrontDesk, acme: str, admin: Asker) -> None:
@@ -174,9 +176,9 @@ async def test_key_that_manages_users_rules_nobody_above_it(desk: FrontDesk, acm
     boss = await admin_id(desk)
 
     assert (await hr.post("/admin/users", ann(role="viewer")))["success"]
-    assert "FORBIDDEN" == (await hr.post("/admin/users", ann(username="ben", role="tenant_admin")))["code"]
-    assert "FORBIDDEN" == (await hr.post(f"/admin/users/{boss}/reset-password"))["code"]
-    assert "FORBIDDEN" == (await hr.post(f"/admin/users/{boss}/disable"))["code"]
+    assert "ROLE_NOT_GRANTABLE" == (await hr.post("/admin/users", ann(username="ben", role="tenant_admin")))["code"]
+    for action in ("reset-password", "disable", "enable", "unlock"):
+        assert "ROLE_NOT_GRANTABLE" == (await hr.post(f"/admin/users/{boss}/{action}"))["code"]
 
 
 @pytest.mark.parametrize("role", ["agent", "supervisor", "operator", "viewer", "auditor"])
@@ -196,8 +198,8 @@ async def test_nobody_disables_or_resets_itself(desk: FrontDesk, acme: str, admi
     await desk.user(acme, "second.admin", "tenant_admin")
     boss = await admin_id(desk)
 
-    assert "FORBIDDEN" == (await admin.post(f"/admin/users/{boss}/disable"))["code"]
-    assert "FORBIDDEN" == (await admin.post(f"/admin/users/{boss}/reset-password"))["code"]
+    assert "SELF_CHANGE" == (await admin.post(f"/admin/users/{boss}/disable"))["code"]
+    assert "SELF_CHANGE" == (await admin.post(f"/admin/users/{boss}/reset-password"))["code"]
 
 
 async def test_last_admin_stays(desk: FrontDesk, acme: str, admin: Asker) -> None:
@@ -208,8 +210,8 @@ async def test_last_admin_stays(desk: FrontDesk, acme: str, admin: Asker) -> Non
     await desk.user(None, "root", "system_admin")
     root = await desk.signed_in("root")
 
-    assert "IN_USE" == (await admin.put(f"/admin/users/{boss}", {"role": "agent"}))["code"]
-    assert "IN_USE" == (await root.post(f"/admin/users/{boss}/disable"))["code"]
+    assert "LAST_ADMIN" == (await admin.put(f"/admin/users/{boss}", {"role": "agent"}))["code"]
+    assert "LAST_ADMIN" == (await root.post(f"/admin/users/{boss}/disable"))["code"]
 
 
 async def test_two_admins_cannot_demote_each_other(desk: FrontDesk, acme: str) -> None:
@@ -265,6 +267,32 @@ async def test_other_tenants_teams_do_not_exist(desk: FrontDesk, admin: Asker) -
     assert "NOT_FOUND" == (await admin.put(path, {"supervisedTeams": [foreign]}))["code"]
 
 
+@pytest.mark.parametrize("name", ["", " " * 65, "\x00", "Ann\n", "\ud800"])
+async def test_name_is_one_line_of_text(desk: FrontDesk, acme: str, admin: Asker, name: str) -> None:
+    """A name is one line of at most 64 characters that can be kept, at birth and later."""
+    user_id = await desk.user(acme, "ben")
+    body = f'{{"username": "ann", "role": "agent", "name": {json.dumps(name)}}}'.encode()
+    born = await admin.ask("POST", "/admin/users", content=body)
+    renamed = await admin.ask("PUT", f"/admin/users/{user_id}", content=f'{{"name": {json.dumps(name)}}}'.encode())
+
+    assert {born["code"], renamed["code"]} <= {"INVALID_FIELD", "BAD_REQUEST"}
+    assert "Ben" == await desk.value("SELECT name FROM app_user WHERE id = $1", user_id)
+
+
+@pytest.mark.parametrize("team", ["", "\x00", "team_none", "t" * 129])
+async def test_team_that_cannot_be_does_not_exist(desk: FrontDesk, acme: str, admin: Asker, team: str) -> None:
+    """Whatever stands in the place of a team's id, who joins no team of the tenant is told so."""
+    ben, sue = await desk.user(acme, "ben"), await desk.user(acme, "sue", "supervisor")
+    answers = [
+        await admin.post("/admin/users", ann(teamId=team)),
+        await admin.post("/admin/users", ann(role="supervisor", supervisedTeams=[team])),
+        await admin.put(f"/admin/users/{ben}", {"teamId": team}),
+        await admin.put(f"/admin/users/{sue}", {"supervisedTeams": [team]}),
+    ]
+
+    assert {answer["code"] for answer in answers} <= {"INVALID_FIELD", "NOT_FOUND"}
+
+
 async def test_supervisor_sees_its_teams(desk: FrontDesk, acme: str) -> None:
     """A supervisor sees the users of the teams it supervises and no others, and manages none."""
     north, south = await desk.team(acme, "North"), await desk.team(acme, "South")
@@ -294,8 +322,8 @@ async def test_system_admin_looks_after_tenant_admins_only(desk: FrontDesk, acme
     assert (await root.post(f"/admin/users/{boss}/disable"))["success"]
     assert "NOT_FOUND" == (await root.get(f"/admin/users/{agent}"))["code"]
     assert "NOT_FOUND" == (await root.post(f"/admin/users/{agent}/disable"))["code"]
-    assert "FORBIDDEN" == (await root.post("/admin/users", ann(username="ben", tenantId=acme)))["code"]
-    assert "FORBIDDEN" == (await root.put(f"/admin/users/{boss}", {"role": "agent"}))["code"]
+    assert "ROLE_NOT_GRANTABLE" == (await root.post("/admin/users", ann(username="ben", tenantId=acme)))["code"]
+    assert "ROLE_NOT_GRANTABLE" == (await root.put(f"/admin/users/{boss}", {"role": "agent"}))["code"]
     assert "INVALID_FIELD" == (await root.get("/admin/users"))["code"]
     assert "NOT_FOUND" == (await root.get("/admin/users", tenantId="tenant_none"))["code"]
 
@@ -537,7 +565,7 @@ async def test_import_reports_row_by_row(desk: FrontDesk, admin: Asker) -> None:
         5: "INVALID_FIELD",
         6: "INVALID_FIELD",
         7: "INVALID_FIELD",
-        8: "FORBIDDEN",
+        8: "ROLE_NOT_GRANTABLE",
         9: "NOT_FOUND",
         10: "WEAK_PASSWORD",
         11: None,
@@ -570,13 +598,13 @@ async def test_import_sent_twice_makes_everybody_once(desk: FrontDesk, admin: As
 
 async def test_import_takes_csv_and_an_admin(desk: FrontDesk, acme: str, admin: Asker) -> None:
     """Another type of body is refused, and so is who manages no users or has no tenant."""
-    json = await admin.post("/admin/users/import", {"username": "ann"})
+    wrong = await admin.post("/admin/users/import", {"username": "ann"})
     await desk.user(acme, "ann")
     agent = await send_file(await desk.signed_in("ann"), "username,name\nben,Ben\n")
     await desk.user(None, "root", "system_admin")
     root = await send_file(await desk.signed_in("root"), "username,name\nben,Ben\n")
 
-    assert ("UNSUPPORTED_MEDIA_TYPE", "FORBIDDEN", "NOT_FOUND") == (json["code"], agent["code"], root["code"])
+    assert ("UNSUPPORTED_MEDIA_TYPE", "FORBIDDEN", "NOT_FOUND") == (wrong["code"], agent["code"], root["code"])
 
 
 async def test_import_of_a_full_file(desk: FrontDesk, admin: Asker) -> None:

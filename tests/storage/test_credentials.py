@@ -156,6 +156,29 @@ async def test_all_logins_but_one_end(database: Database, tenant_id: str, ann: s
     assert not standing.over
 
 
+async def test_logins_that_let_nobody_in_are_told(database: Database, tenant_id: str, ann: str) -> None:
+    """A login is over that was revoked, expired or dropped, whose user is disabled, or whose tenant is suspended."""
+    async with database.transaction() as connection:
+        ben, root = [
+            await accounts.create_user(connection, CLI, of, username=name, name=name, role=role, password_hash="-")
+            for of, name, role in ((tenant_id, "ben", "agent"), (None, "root", "system_admin"))
+        ]
+        living, revoked, expired, roots = [
+            await credentials.open_login(connection, user_id, 60) for user_id in (ann, ann, ann, root)
+        ]
+        disabled = await credentials.open_login(connection, ben, 60)
+        await credentials.end_login(connection, revoked, "test")
+        await connection.execute("UPDATE login SET expires_at = now() WHERE id = $1", expired)
+        await connection.execute("UPDATE app_user SET disabled_at = now() WHERE id = $1", ben)
+        asked = [living, roots, revoked, expired, disabled, "login_none"]
+        over = await credentials.over(connection, asked)
+        await connection.execute("UPDATE tenant SET status = 'suspended' WHERE id = $1", tenant_id)
+        over_when_suspended = await credentials.over(connection, asked)
+
+    assert {revoked, expired, disabled, "login_none"} == over
+    assert {*over, living} == over_when_suspended
+
+
 async def test_key_that_is_held_is_not_revoked(database: Database, tenant_id: str, ann: str) -> None:
     """Revoking waits for who holds the key, and then ends the login that was opened meanwhile."""
     async with database.transaction() as connection:

@@ -1,0 +1,236 @@
+"""Companies side by side in one installation: tenants with rows of every kind, and whoever asks for them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any, Final
+
+import httpx
+import msgspec
+from starlette.types import ASGIApp
+
+from protocol.errors import ERRORS, DialdeskError
+from protocol.identifiers import new_call_id, new_id
+from server.api_keys import FOR_AGENTS
+from server.config import Config
+from server.http import ANYONE, PHONE, SIGNED_IN, Endpoint
+from server.tokens import AccessTokens, Claims, digest, new_api_key, new_token
+from storage import accounts, audit, credentials, devices
+from storage.audit import Actor
+from storage.database import Connection, Database
+from storage.devices import Handset, Reach
+
+BUILDER: Final = Actor(kind="system", id="builder", tenant_id=None)
+HARDWARE: Final = "handset-1"
+"""The handset's own id of each company's free phone: the same, as that of a phone that changed hands would be."""
+
+_LANGUAGES: Final = (("zh-CN", {}), ("en", {"accept-language": "en-GB,en;q=0.9,zh;q=0.5"}))
+
+
+class Person(msgspec.Struct, frozen=True):
+    """Somebody who asks, by what goes with each request."""
+
+    name: str
+    headers: Mapping[str, str]
+
+
+NOBODY: Final = Person("nobody", {})
+
+
+class Company(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant, its rows by their ids, and who of it asks. `words` are its own: whoever reads one has read its data."""
+
+    tenant_id: str
+    team_id: str
+    admin_id: str
+    agent_id: str
+    device_id: str
+    live_call_id: str
+    ended_call_id: str
+    customer_id: str
+    customer_reference: str
+    order_id: str
+    reference: str
+    key_id: str
+    bind_token: str
+    words: frozenset[str]
+    admin: Person
+    key: Person
+    phone: Person
+    busy_phone: Person
+
+    def who_may(self, endpoint: Endpoint, root: Person) -> Person:
+        """The one who has what an endpoint needs; `root` is a system_admin."""
+        match endpoint.needs:
+            case "tenants.manage":
+                return root
+            case needs if needs == PHONE:
+                return self.busy_phone
+            case needs if needs in FOR_AGENTS:
+                return self.key
+            case needs if needs == ANYONE:
+                return NOBODY
+        return self.admin
+
+
+class Town:
+    """An installation's database, and those who live in it."""
+
+    def __init__(self, database: Database, config: Config) -> None:
+        self.database = database
+        self._tokens = AccessTokens(config.secret_key, 3600)
+
+    async def sign_in(self, connection: Connection, user_id: str, name: str) -> Person:
+        """Open a login for a user."""
+        login_id = await credentials.open_login(connection, user_id, 3600)
+        return Person(name, {"authorization": f"Bearer {self._tokens.mint(Claims(user_id, login_id))}"})
+
+    async def user(self, tenant_id: str | None, role: str, team_id: str | None = None) -> tuple[str, Person]:
+        """Make a user who has signed in: (id, person)."""
+        async with self.database.transaction() as connection:
+            user_id = await accounts.create_user(
+                connection,
+                BUILDER,
+                tenant_id,
+                username=new_id("u"),
+                name=new_id(role),
+                role=role,
+                password_hash="-",
+                team_id=team_id,
+                must_change_password=False,
+            )
+            return user_id, await self.sign_in(connection, user_id, role)
+
+    async def key(self, tenant_id: str, made_by: str, scopes: set[str]) -> tuple[str, Person]:
+        """Make an API key: (id, person)."""
+        text = new_api_key()
+        async with self.database.transaction() as connection:
+            key = await credentials.create_api_key(
+                connection,
+                tenant_id,
+                name=new_id("crm"),
+                prefix=text[:8],
+                key_hash=digest(text),
+                scopes=sorted(scopes),
+                created_by=made_by,
+                expires_at=None,
+            )
+        assert key is not None
+        return key.id, Person("key", {"authorization": f"Bearer {text}"})
+
+    async def permissions(self) -> dict[str, set[str]]:
+        """What each role may."""
+        async with self.database.connection() as connection:
+            return {code: set(role.permissions) for code, role in (await accounts.roles(connection)).items()}
+
+    async def company(self, code: str) -> Company:
+        """Make a tenant with a team, people, phones that are online, calls of which one goes on, a customer, a key, and
+        lines of each log."""
+        async with self.database.transaction() as connection:
+            tenant_id = await accounts.create_tenant(connection, BUILDER, code=code, name=f"{code} Ltd")
+            team_id = (await accounts.create_team(connection, BUILDER, tenant_id, f"{code} team")).id
+        admin_id, admin = await self.user(tenant_id, "tenant_admin")
+        agent_id, _ = await self.user(tenant_id, "agent", team_id)
+        scopes = (await self.permissions())["tenant_admin"] | FOR_AGENTS
+        key_id, key = await self.key(tenant_id, admin_id, scopes)
+        async with self.database.transaction() as connection:
+            device_id, phone = await self.phone(connection, tenant_id, admin_id, HARDWARE)
+            busy_id, busy_phone = await self.phone(connection, tenant_id, agent_id, new_id("handset"))
+            customer_id, reference = new_id("cust"), new_id("crm")
+            order_id, external_id = new_id("order"), new_id("case")
+            await connection.execute(
+                "INSERT INTO customer (id, tenant_id, external_id, name, phone, order_ids)"
+                " VALUES ($1, $2, $3, $4, '+8613800138000', ARRAY[$5])",
+                customer_id,
+                tenant_id,
+                reference,
+                f"{code} customer",
+                order_id,
+            )
+            calls = [new_call_id(), new_call_id()]
+            for call_id in calls:
+                await connection.execute(
+                    """
+                    INSERT INTO call (id, tenant_id, user_id, team_id, created_by, device_id, call_method, customer_phone,
+                        customer_id, customer_name, order_id, external_id, status, ended_at, outcome, reap_at,
+                        follow_up_note, follow_up_next_at, followed_up_at, followed_up_by)
+                    VALUES ($1, $2, $3, $4, $5, $6, 'mobile', '+8613800138000', $7, $8, $9, $10,
+                        CASE WHEN $11 THEN 'calling' ELSE 'ended' END, CASE WHEN NOT $11 THEN now() END,
+                        CASE WHEN NOT $11 THEN 'missed' END, CASE WHEN $11 THEN now() + interval '1 day' END,
+                        CASE WHEN NOT $11 THEN $12 END, CASE WHEN NOT $11 THEN now() - interval '1 hour' END,
+                        CASE WHEN NOT $11 THEN now() END, CASE WHEN NOT $11 THEN $5 END)
+                    """,
+                    call_id,
+                    tenant_id,
+                    agent_id,
+                    team_id,
+                    admin_id,
+                    busy_id,
+                    customer_id,
+                    f"{code} customer",
+                    order_id,
+                    external_id,
+                    call_id == calls[0],
+                    f"{code} note",
+                )
+            await connection.execute(
+                "INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)"
+                " SELECT unnest($1::text[]), $2, 'agent', 'DIAL', 'created', '{}'",
+                calls,
+                tenant_id,
+            )
+            bind_token = new_token("ddb")
+            await devices.make_token(
+                connection, tenant_id, admin_id, admin_id, digest(bind_token), digest(f"typed {bind_token}"), 3600
+            )
+        return Company(
+            tenant_id=tenant_id,
+            team_id=team_id,
+            admin_id=admin_id,
+            agent_id=agent_id,
+            device_id=device_id,
+            live_call_id=calls[0],
+            ended_call_id=calls[1],
+            customer_id=customer_id,
+            customer_reference=reference,
+            order_id=order_id,
+            reference=external_id,
+            key_id=key_id,
+            bind_token=bind_token,
+            words=frozenset({
+                *(tenant_id, team_id, admin_id, agent_id, device_id, busy_id, *calls, customer_id, reference, order_id),
+                *(external_id, key_id, f"{code} Ltd", f"{code} team", f"{code} customer", f"{code} note"),
+            }),
+            admin=admin,
+            key=key,
+            phone=phone,
+            busy_phone=busy_phone,
+        )
+
+    async def phone(
+        self, connection: Connection, tenant_id: str, user_id: str, hardware_id: str
+    ) -> tuple[str, Person]:
+        """Bind a phone that can do everything and is online: (id, person)."""
+        token = new_token("ddp")
+        handset = Handset(
+            hardware_id=hardware_id,
+            phone_number="",
+            name="phone",
+            model="model",
+            os_type="android",
+            os_version="16",
+            app_version="1",
+        )
+        bound = await devices.bind(connection, tenant_id, user_id, handset, digest(token))
+        await connection.execute(
+            "UPDATE device SET online_status = 'online', capabilities = $2 WHERE id = $1",
+            bound.id,
+            '{"autoDial": true, "hangUp": true, "answerSignal": true}',
+        )
+        await devices.choose_first(connection, tenant_id, user_id, bound.id)
+        await devices.log(connection, tenant_id, [bound.id], "bind", bind_type="qrcode")
+        actor = Actor(kind="phone", id=bound.id, tenant_id=tenant_id)
+        await audit.record(connection, actor, "bind", "device", bound.id, after={"userId": user_id})
+        found = await devices.find(connection, Reach(tenant_id), bound.id)
+        assert found is not None
+        return bound.id, Person("phone", {"authorization": f"Bearer {token}", "x-device-id": hardware_id})
