@@ -217,7 +217,7 @@ class Customers:
     async def search(self, identity: Identity, query: SearchQuery) -> CustomerPage:
         """List customers, the newest first."""
         text = (query.q or "").strip() or None
-        async with self._database.connection() as connection:
+        async with self._database.search() as connection:
             wanted = Wanted(
                 text=text,
                 phone=None if text is None else _number(text, await customers.region(connection, identity.tenant_id)),

@@ -331,7 +331,7 @@ class Records:
         again. Its cursor never ends; where `hasMore` is false there is nothing new yet.
         """
         reach = identity.calls
-        async with self._database.connection() as connection:
+        async with self._database.search() as connection:
             wanted = await _wanted(connection, identity, query)
             if query.updated_since is None:
                 place = _place(query.cursor, "newest")
@@ -347,14 +347,14 @@ class Records:
         """List calls whose next follow-up is due and not done, the longest due first."""
         before = None if query.before is None else _utc(query.before)
         place = _place(query.cursor, "due")
-        async with self._database.connection() as connection:
+        async with self._database.search() as connection:
             page = await records.due(connection, identity.calls, query.user_id, before, place, query.limit)
         return _told(identity, "due", page)
 
     async def not_recorded(self, identity: Identity, query: UnrecordedQuery) -> CallPage:
         """List ended calls that the agent has not recorded yet, the last ended first."""
         place = _place(query.cursor, "unrecorded")
-        async with self._database.connection() as connection:
+        async with self._database.search() as connection:
             page = await records.unrecorded(connection, identity.calls, query.user_id, place, query.limit)
         return _told(identity, "unrecorded", page)
 
@@ -397,7 +397,7 @@ class Records:
         they were answered, the share that was. Assumed and unknown ones stand apart and count neither way.
         """
         rows: list[asyncpg.Record] = []
-        async with self._database.connection() as connection:
+        async with self._database.search() as connection:
             tenant = await records.tenant(connection, identity.tenant_id)
             first, last = _span(query.from_, query.to, tenant["today"])
             for begin, end in _months(first, last):

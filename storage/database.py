@@ -73,6 +73,16 @@ class Database:
             ):
                 yield connection
 
+    @asynccontextmanager
+    async def search(self) -> AsyncIterator[Connection]:
+        """Lend a connection for reading lists: each statement is planned for its own arguments.
+
+        Their filters are optional (`$n IS NULL OR …`), so a plan that fits all arguments fits none.
+        """
+        async with self.connection() as connection, connection.transaction(readonly=True):
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+            yield connection
+
     async def close(self) -> None:
         """Close the pool; connections still lent after CLOSE_DEADLINE are cut."""
         try:
@@ -99,6 +109,7 @@ async def open_database(
             command_timeout=timeout,
             statement_cache_size=100 if statement_cache else 0,
             max_inactive_connection_lifetime=300,
+            reset=_leave_as_it_is,
             server_settings={"application_name": "dialdesk", "timezone": "UTC", "jit": "off"},
         )
     database = Database(pool, timeout)
@@ -106,6 +117,10 @@ async def open_database(
         yield database
     finally:
         await database.close()
+
+
+async def _leave_as_it_is(connection: object) -> None:
+    """Nothing here changes a connection beyond its transaction, so giving it back needs no round trip of its own."""
 
 
 class _translated:  # noqa: N801 - used as a statement

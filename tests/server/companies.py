@@ -1,31 +1,23 @@
 """Companies side by side in one installation: tenants with rows of every kind, and whoever asks for them."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from itertools import cycle
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
-import httpx
 import msgspec
-from starlette.types import ASGIApp
 
-from protocol.errors import ERRORS, DialdeskError
 from protocol.identifiers import new_call_id, new_id
 from server.api_keys import FOR_AGENTS
 from server.config import Config
-from server.http import ANYONE, PHONE, SIGNED_IN, Endpoint
+from server.http import ANYONE, PHONE, Endpoint
 from server.tokens import AccessTokens, Claims, digest, new_api_key, new_token
 from storage import accounts, audit, credentials, devices
 from storage.audit import Actor
 from storage.database import Connection, Database
-from storage.devices import Handset, Reach
+from storage.devices import Handset
 
 BUILDER: Final = Actor(kind="system", id="builder", tenant_id=None)
 HARDWARE: Final = "handset-1"
-"""The handset's own id of each company's free phone: the same, as that of a phone that changed hands would be."""
-
-_LANGUAGES: Final = (("zh-CN", {}), ("en", {"accept-language": "en-GB,en;q=0.9,zh;q=0.5"}))
-
+"""The handset's own id of each company's free phone, the admin's: the same, as if one had been bound to both."""
 
 class Person(msgspec.Struct, frozen=True):
     """Somebody who asks, by what goes with each request."""
@@ -38,7 +30,8 @@ NOBODY: Final = Person("nobody", {})
 
 
 class Company(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant, its rows by their ids, and who of it asks. `words` are its own: whoever reads one has read its data."""
+    """A tenant, its rows by their ids, and who of it asks: an admin, a key with every scope, and the phone that is on
+    `live_call_id`. `words` are its own: whoever reads one of them has read its data."""
 
     tenant_id: str
     team_id: str
@@ -57,7 +50,6 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     admin: Person
     key: Person
     phone: Person
-    busy_phone: Person
 
     def who_may(self, endpoint: Endpoint, root: Person) -> Person:
         """The one who has what an endpoint needs; `root` is a system_admin."""
@@ -65,7 +57,7 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
             case "tenants.manage":
                 return root
             case needs if needs == PHONE:
-                return self.busy_phone
+                return self.phone
             case needs if needs in FOR_AGENTS:
                 return self.key
             case needs if needs == ANYONE:
@@ -134,8 +126,8 @@ class Town:
         scopes = (await self.permissions())["tenant_admin"] | FOR_AGENTS
         key_id, key = await self.key(tenant_id, admin_id, scopes)
         async with self.database.transaction() as connection:
-            device_id, phone = await self.phone(connection, tenant_id, admin_id, HARDWARE)
-            busy_id, busy_phone = await self.phone(connection, tenant_id, agent_id, new_id("handset"))
+            device_id, _ = await self.phone(connection, tenant_id, admin_id, HARDWARE)
+            busy_id, phone = await self.phone(connection, tenant_id, agent_id, new_id("handset"))
             customer_id, reference = new_id("cust"), new_id("crm")
             order_id, external_id = new_id("order"), new_id("case")
             await connection.execute(
@@ -204,7 +196,6 @@ class Town:
             admin=admin,
             key=key,
             phone=phone,
-            busy_phone=busy_phone,
         )
 
     async def phone(
@@ -231,6 +222,4 @@ class Town:
         await devices.log(connection, tenant_id, [bound.id], "bind", bind_type="qrcode")
         actor = Actor(kind="phone", id=bound.id, tenant_id=tenant_id)
         await audit.record(connection, actor, "bind", "device", bound.id, after={"userId": user_id})
-        found = await devices.find(connection, Reach(tenant_id), bound.id)
-        assert found is not None
         return bound.id, Person("phone", {"authorization": f"Bearer {token}", "x-device-id": hardware_id})

@@ -20,7 +20,7 @@ from storage.events import Emitted, emit
 from tests.conftest import Office
 from tests.proxy import proxy_to
 from tests.server.test_hub import Link
-from tests.waiting import until
+from tests.waiting import until, until_blocked
 
 SELDOM = 3600.0
 
@@ -253,7 +253,7 @@ async def test_a_page_that_says_hello_during_a_refill_is_not_taken_back(
     async with database.transaction() as connection:
         await connection.execute("LOCK TABLE agent_event IN ACCESS EXCLUSIVE MODE")
         refilling.agents.behind(ann)
-        await until(lambda: _waits_for_a_lock(database))
+        await until_blocked(database)
         page.last_seq = meanwhile
     ben = await office.agent()
     other = refilling.page(ben)
@@ -262,15 +262,6 @@ async def test_a_page_that_says_hello_during_a_refill_is_not_taken_back(
     await until(lambda: other.last_seq == 1)
 
     assert resynced == page.resynced
-
-
-async def _waits_for_a_lock(database: Database) -> bool:
-    async with database.connection() as connection:
-        return bool(
-            await connection.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-        )
 
 
 async def test_pages_of_a_login_that_has_ended_are_closed(refilling: House, database: Database, office: Office) -> None:

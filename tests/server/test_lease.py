@@ -12,7 +12,7 @@ from server.telemetry import Metrics
 from storage import nodes
 from storage.database import Database, open_database
 from tests.proxy import Proxy, proxy_to
-from tests.waiting import until
+from tests.waiting import until, until_blocked
 
 LENGTH = 15.0
 
@@ -102,7 +102,7 @@ async def test_an_answer_that_came_late_does_not_lengthen_the_lease(database: Da
     async with database.transaction() as connection:
         await connection.execute("SELECT FROM node FOR UPDATE")
         renewing = asyncio.create_task(lease.renew())
-        await until(lambda: _waits_for_a_lock(database))
+        await until_blocked(database)
         clock.now += 4
     await renewing
     clock.now = 1000.0 + LENGTH - 0.001
@@ -110,15 +110,6 @@ async def test_an_answer_that_came_late_does_not_lengthen_the_lease(database: Da
     clock.now = 1000.0 + LENGTH
 
     assert (True, False) == (held, lease.held())
-
-
-async def _waits_for_a_lock(database: Database) -> bool:
-    async with database.connection() as connection:
-        return bool(
-            await connection.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-        )
 
 
 async def test_a_swept_lease_ends_this_life_and_begins_another(database: Database, clock: Clock) -> None:

@@ -164,8 +164,8 @@ async def test_what_is_sent_in_one_tick_goes_in_one_message(redis: Redis, pair: 
         for number in range(100):
             a.relay.to_phone("b", "p", b"%d" % number)
         await until(lambda: len(b.ear.heard) == 100)
-        batches = []
-        while sum(map(len, batches)) < 100:
+        batches: list[list[Any]] = []
+        while sum(len(batch) for batch in batches) < 100:
             message = await listener.get_message(timeout=5)
             if message is not None:
                 batches.append([one for one in msgspec.json.decode(message["data"]) if one[0] == "p"])
@@ -218,7 +218,7 @@ async def test_a_subscriber_that_was_killed_hears_again_and_says_what_it_missed(
     a, b = (Node(servers.valkey.url, prefix, name) for name in ("a", "b"))
     async with open_redis(servers.valkey.url) as admin, a.living(), b.living():
         gaps = b.gaps
-        await admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await admin.client_kill_filter(_type="pubsub")
         await until(lambda: b.gaps > gaps)
         await until(lambda: _hears_of(a, b))
 
@@ -235,7 +235,7 @@ async def test_a_paused_redis_makes_a_node_deaf_until_it_goes_on(servers: Server
     a = Node(servers.valkey.url, prefix, "a", deaf_after=0.3)
     async with open_redis(servers.valkey.url) as admin, a.living():
         gaps = a.gaps
-        await admin.execute_command("CLIENT", "PAUSE", "1000", "ALL")
+        await admin.client_pause(1000, all=True)
         await until(lambda: not a.relay.hears())
         await until(lambda: a.relay.hears() and a.gaps > gaps)
 

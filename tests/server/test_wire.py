@@ -461,7 +461,7 @@ async def test_a_refusal_and_a_bug_are_told_and_the_session_goes_on(config: Conf
     async with calling(Line(), config) as caller:
         await caller.say(CallStatus(call_id="c", status="ringing"), "m1")
         refused = await caller.hear()
-        await caller.say(CallEnd(call_id="c", status="missed"), "m2")  # type: ignore[arg-type]
+        await caller.say(CallEnd(call_id="c", status="missed"), "m2")
         failed = await caller.hear()
         await caller.say(Heartbeat())
         going_on = await caller.hear()

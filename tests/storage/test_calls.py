@@ -16,7 +16,7 @@ from storage.database import Database, Duplicate
 from storage.idempotency import Once
 from tests.conftest import Office
 from tests.storage.test_nodes import claim_of, enlist
-from tests.waiting import until
+from tests.waiting import until_blocked
 
 RESEND_AFTER = 3.0
 
@@ -146,7 +146,8 @@ async def test_rules_that_refuse_a_dial_are_told_by_name(desk: Desk) -> None:
     await desk.dial(key="k")
     second = await desk.office.phone(desk.user_id)
     rules = []
-    for more in ({}, {"key": "k", "device_id": second}):
+    again: list[dict[str, Any]] = [{}, {"key": "k", "device_id": second}]
+    for more in again:
         with pytest.raises(Duplicate) as duplicate:
             await desk.dial(**more)
         rules.append(duplicate.value.constraint)
@@ -363,20 +364,11 @@ async def test_an_ack_and_a_resend_at_once_end_in_silence(desk: Desk) -> None:
     async with desk.database.transaction() as connection:
         await calls.due(connection, "a", RESEND_AFTER)
         acking = asyncio.create_task(ack())
-        await until(lambda: _waits_for_a_lock(desk.database))
+        await until_blocked(desk.database)
     await acking
     await desk.make_due()
 
     assert [] == await desk.due()
-
-
-async def _waits_for_a_lock(database: Database) -> bool:
-    async with database.connection() as connection:
-        return bool(
-            await connection.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-        )
 
 
 async def test_no_more_than_five_hundred_are_claimed_at_once(desk: Desk) -> None:

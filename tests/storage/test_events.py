@@ -4,7 +4,8 @@ import asyncio
 
 import msgspec
 
-from protocol.messages import CallRinging, DeviceStatus, Evidence, to_agent
+from protocol.call import Evidence
+from protocol.messages import CallRinging, DeviceStatus, to_agent
 from storage import events, nodes
 from storage.database import Database
 from tests.conftest import Office
