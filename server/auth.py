@@ -267,10 +267,10 @@ class Auth:
         NOT_FOUND and ROLE_NOT_GRANTABLE for whom it is not to be had.
         """
         identity = await self.authenticate(request.headers)
-        if identity.kind == "phone":
-            return await self._ticket(PhoneClaims(digest(_bearer(request.headers) or "")))
-        if identity.kind == "user" and body.user_id in {None, identity.id}:
-            return await self._ticket(_claims_of(identity))
+        if identity.kind != "api_key" and body.user_id in {None, identity.user_id}:
+            of_phone = identity.kind == "phone"
+            own = PhoneClaims(digest(_bearer(request.headers) or "")) if of_phone else _claims_of(identity)
+            return await self._ticket(own)
         identity.require(EXCHANGE)
         if body.user_id is None:
             raise DialdeskError("INVALID_FIELD", reason="userId says whose ticket it is")

@@ -143,13 +143,10 @@ class _translated:  # noqa: N801 - used as a statement
                 | _ssl.SSLError()
                 | asyncpg.PostgresConnectionError()
                 | asyncpg.InterfaceError()
-                | asyncpg.CannotConnectNowError()
-                | asyncpg.AdminShutdownError()
-                | asyncpg.CrashShutdownError()
-                | asyncpg.TooManyConnectionsError()
-                | asyncpg.QueryCanceledError()
-                | asyncpg.DeadlockDetectedError()
-                | asyncpg.SerializationError()
+                | asyncpg.OperatorInterventionError()  # shutdown, crash, not up yet, cancelled
+                | asyncpg.InsufficientResourcesError()  # connections, memory, disk
+                | asyncpg.PostgresSystemError()
+                | asyncpg.TransactionRollbackError()  # deadlock, serialization
                 | asyncpg.ReadOnlySQLTransactionError()
             ):
                 raise DialdeskError("UNAVAILABLE") from error

@@ -121,18 +121,17 @@ class Office:
         self._database = database
         self.tenant_id = tenant_id
 
-    async def agent(self, role: str = "agent", team_id: str | None = None, password_hash: str = "-") -> str:
+    async def agent(self, role: str = "agent", team_id: str | None = None) -> str:
         """Add a user and return its id; its user name is the id too."""
         user_id = new_id("user")
         async with self._database.transaction() as connection:
             await connection.execute(
                 "INSERT INTO app_user (id, tenant_id, team_id, role, username, name, password_hash)"
-                " VALUES ($1, $2, $3, $4, $1, $1, $5)",
+                " VALUES ($1, $2, $3, $4, $1, $1, '-')",
                 user_id,
                 self.tenant_id,
                 team_id,
                 role,
-                password_hash,
             )
             await connection.execute(
                 "INSERT INTO agent_stream (user_id, tenant_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
@@ -147,9 +146,9 @@ class Office:
         can = {"autoDial": True, "hangUp": True, "answerSignal": True, "recording": False, **capabilities}
         async with self._database.connection() as connection:
             await connection.execute(
-                "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
-                " app_version, token_hash, online_status, capabilities)"
-                " VALUES ($1, $2, 'hw-' || $1, $3, '+8613800000000', 'Phone', 'Model', 'android', '14', '1.0', $4, $5, $6)",
+                "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type,"
+                " os_version, app_version, token_hash, online_status, capabilities) VALUES"
+                " ($1, $2, 'hw-' || $1, $3, '+8613800000000', 'Phone', 'Model', 'android', '14', '1.0', $4, $5, $6)",
                 device_id,
                 self.tenant_id,
                 user_id,

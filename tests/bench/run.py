@@ -99,8 +99,9 @@ async def _dial(pairs: int, rate: int, seconds: int) -> None:
         doubled = sum(len(phone.dialled) - len({one.call_id for one in phone.dialled}) for phone in phones)
         click.echo(
             f"dial -> phone, two nodes, {pairs} pairs, {rate}/s for {seconds} s: {len(due)} accepted,"
-            f" {refused} refused, {lost} lost, {doubled} doubled; p50 {_percentile(took, 50):.1f} ms, p99 {_percentile(took, 99):.1f} ms, "
-            f"max {took[-1]:.1f} ms; {spent / max(1, len(due)) * 1000:.2f} ms of CPU a call on the nodes"
+            f" {refused} refused, {lost} lost, {doubled} doubled;"
+            f" p50 {_percentile(took, 50):.1f} ms, p99 {_percentile(took, 99):.1f} ms, max {took[-1]:.1f} ms;"
+            f" {spent / max(1, len(due)) * 1000:.2f} ms of CPU a call on the nodes"
         )
 
 

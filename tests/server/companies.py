@@ -19,6 +19,7 @@ BUILDER: Final = Actor(kind="system", id="builder", tenant_id=None)
 HARDWARE: Final = "handset-1"
 """The handset's own id of each company's free phone, the admin's: the same, as if one had been bound to both."""
 
+
 class Person(msgspec.Struct, frozen=True):
     """Somebody who asks, by what goes with each request."""
 
@@ -30,8 +31,8 @@ NOBODY: Final = Person("nobody", {})
 
 
 class Company(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant, its rows by their ids, and who of it asks: an admin, a key with every scope, and the phone that is on
-    `live_call_id`. `words` are its own: whoever reads one of them has read its data."""
+    """A tenant, its rows by their ids, and who of it asks: an admin, a key with every scope, and the agent's phone, which
+    is on `live_call_id`. `words` are its own: whoever reads one of them has read its data."""
 
     tenant_id: str
     team_id: str
@@ -116,8 +117,8 @@ class Town:
             return {code: set(role.permissions) for code, role in (await accounts.roles(connection)).items()}
 
     async def company(self, code: str) -> Company:
-        """Make a tenant with a team, people, phones that are online, calls of which one goes on, a customer, a key, and
-        lines of each log."""
+        """Make a tenant with a team, people, phones that are online, a customer, a key, lines of each log, and calls: one
+        that goes on, one with a follow-up that is due, and one that nobody has recorded."""
         async with self.database.transaction() as connection:
             tenant_id = await accounts.create_tenant(connection, BUILDER, code=code, name=f"{code} Ltd")
             team_id = (await accounts.create_team(connection, BUILDER, tenant_id, f"{code} team")).id
@@ -139,32 +140,37 @@ class Town:
                 f"{code} customer",
                 order_id,
             )
-            calls = [new_call_id(), new_call_id()]
-            for call_id in calls:
-                await connection.execute(
-                    """
-                    INSERT INTO call (id, tenant_id, user_id, team_id, created_by, device_id, call_method, customer_phone,
-                        customer_id, customer_name, order_id, external_id, status, ended_at, outcome, reap_at,
-                        follow_up_note, follow_up_next_at, followed_up_at, followed_up_by)
-                    VALUES ($1, $2, $3, $4, $5, $6, 'mobile', '+8613800138000', $7, $8, $9, $10,
-                        CASE WHEN $11 THEN 'calling' ELSE 'ended' END, CASE WHEN NOT $11 THEN now() END,
-                        CASE WHEN NOT $11 THEN 'missed' END, CASE WHEN $11 THEN now() + interval '1 day' END,
-                        CASE WHEN NOT $11 THEN $12 END, CASE WHEN NOT $11 THEN now() - interval '1 hour' END,
-                        CASE WHEN NOT $11 THEN now() END, CASE WHEN NOT $11 THEN $5 END)
-                    """,
-                    call_id,
-                    tenant_id,
-                    agent_id,
-                    team_id,
-                    admin_id,
-                    busy_id,
-                    customer_id,
-                    f"{code} customer",
-                    order_id,
-                    external_id,
-                    call_id == calls[0],
-                    f"{code} note",
-                )
+            calls = [new_call_id() for _ in range(3)]
+            await connection.executemany(
+                """
+                INSERT INTO call (id, tenant_id, user_id, team_id, created_by, device_id, call_method, customer_phone,
+                    customer_id, customer_name, order_id, external_id, status, reap_at, ended_at, outcome)
+                SELECT $2, $1, $3, $4, $5, $6, 'mobile', '+8613800138000', $7, $8, $9, $10, $11,
+                    CASE WHEN $11 <> 'ended' THEN now() + interval '1 day' END,
+                    CASE WHEN $11 = 'ended' THEN now() END, CASE WHEN $11 = 'ended' THEN 'missed' END
+                """,
+                [
+                    (
+                        tenant_id,
+                        call_id,
+                        agent_id,
+                        team_id,
+                        admin_id,
+                        busy_id,
+                        customer_id,
+                        f"{code} customer",
+                        order_id,
+                    )
+                    + (external_id, status)
+                    for call_id, status in zip(calls, ("calling", "ended", "ended"), strict=True)
+                ],
+            )
+            await connection.execute(
+                "UPDATE call SET follow_up_note = $2, follow_up_next_at = now() - interval '1 hour', followed_up_at = now(),"
+                " followed_up_by = user_id WHERE id = $1",
+                calls[1],
+                f"{code} note",
+            )
             await connection.execute(
                 "INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)"
                 " SELECT unnest($1::text[]), $2, 'agent', 'DIAL', 'created', '{}'",
@@ -189,18 +195,29 @@ class Town:
             reference=external_id,
             key_id=key_id,
             bind_token=bind_token,
-            words=frozenset({
-                *(tenant_id, team_id, admin_id, agent_id, device_id, busy_id, *calls, customer_id, reference, order_id),
-                *(external_id, key_id, f"{code} Ltd", f"{code} team", f"{code} customer", f"{code} note"),
-            }),
+            words=frozenset(
+                {
+                    *(
+                        tenant_id,
+                        team_id,
+                        admin_id,
+                        agent_id,
+                        device_id,
+                        busy_id,
+                        *calls,
+                        customer_id,
+                        reference,
+                        order_id,
+                    ),
+                    *(external_id, key_id, f"{code} Ltd", f"{code} team", f"{code} customer", f"{code} note"),
+                }
+            ),
             admin=admin,
             key=key,
             phone=phone,
         )
 
-    async def phone(
-        self, connection: Connection, tenant_id: str, user_id: str, hardware_id: str
-    ) -> tuple[str, Person]:
+    async def phone(self, connection: Connection, tenant_id: str, user_id: str, hardware_id: str) -> tuple[str, Person]:
         """Bind a phone that can do everything and is online: (id, person)."""
         token = new_token("ddp")
         handset = Handset(

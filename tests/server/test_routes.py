@@ -2,17 +2,18 @@
 
 import json
 import re
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 import msgspec
 import pytest
 from msgspec import inspect as mi
+from starlette.types import ASGIApp
 
-from protocol.errors import ERRORS, DialdeskError
+from protocol.errors import ERRORS, DialdeskError, Language
 from protocol.messages import new_message_id
 from server.app import web_node
 from server.config import Config
@@ -62,11 +63,14 @@ NOT_ONCE: Final = {
 }
 """POST without Idempotency-Key, and why each may."""
 
+UNLESS: Final = {"customerId": "customerPhone"}
+"""What names something only where another field is left out: beside a number it is the CRM's word for whom it calls."""
+
 NAMES_NOTHING: Final = {"orderId", "orderIds", "externalId", "messageId", "lineId"}
 """What a CRM or a phone calls its own things: text that is kept as it comes. Lines are named once there are any."""
 
 SETTLES: Final = {
-    ("Calls.dial", "body", "customerId"): "beside a number it is the CRM's word for whom it is dialling",
+    ("Customers.save", "path", "customer_id"): "by the CRM's id each tenant has a customer of its own",
     ("Devices.bind", "body", "deviceId"): "a handset that another tenant has bound is bound anew, in a row of its own",
     ("Calls.report_status", "body", "callId"): "reports are answered one by one: the result says NOT_FOUND",
     ("Calls.report_end", "body", "callId"): "reports are answered one by one: the result says NOT_FOUND",
@@ -127,13 +131,13 @@ def known_as(company: Company) -> dict[str, list[str]]:
         "tenantId": [company.tenant_id],
         "teamId": [company.team_id],
         "supervisedTeams": [company.team_id],
-        "userId": [company.agent_id, company.admin_id],
-        "actorId": [company.admin_id],
-        "resourceId": [company.device_id, company.agent_id],
+        "userId": [company.agent_id],
+        "actorId": [company.device_id],
+        "resourceId": [company.device_id],
         "deviceId": [company.device_id],
         "lineId": ["line_none"],
         "callId": [company.live_call_id, company.ended_call_id],
-        "customerId": [company.customer_id],
+        "customerId": [company.customer_id, company.customer_reference],
         "externalId": [company.reference, company.customer_reference],
         "orderId": [company.order_id],
         "orderIds": [company.order_id],
@@ -146,14 +150,23 @@ def known_as(company: Company) -> dict[str, list[str]]:
 
 
 class Installation:
-    """A web node with its endpoints, and whoever asks. Every refusal that is told is looked at here."""
+    """A web node with its endpoints, asked from one address. Every refusal is looked at here, whoever asked for what."""
 
-    def __init__(self, client: httpx.AsyncClient, endpoints: list[Endpoint], town: Town, root: Person) -> None:
-        self._client = client
+    def __init__(self, app: ASGIApp, endpoints: Sequence[Endpoint], town: Town, root: Person, ip: str) -> None:
+        self._app = app
+        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(ip, 1)), base_url="http://desk")
         self._asked = 0
         self.endpoints = endpoints
         self.town = town
         self.root = root
+
+    def seen_from(self, ip: str) -> "Installation":
+        """The same, asked from another address."""
+        return Installation(self._app, self.endpoints, self.town, self.root, ip)
+
+    def endpoint(self, name: str) -> Endpoint:
+        """The endpoint of that name."""
+        return next(endpoint for endpoint in self.endpoints if name == endpoint.name)
 
     async def ask(
         self,
@@ -162,51 +175,50 @@ class Installation:
         path: Mapping[str, str] = {},
         body: Any = None,
         *,
+        query: Mapping[str, Any] = {},
         headers: Mapping[str, str] = {},
-        **query: str,
     ) -> httpx.Response:
-        """Send a request; what the path asks for and is not given is `none`, and bytes are a CSV file unless told."""
-        filled = re.sub(r"{(\w+)}", lambda part: path.get(part[1], "none"), endpoint.path)
-        as_json = not isinstance(body, bytes | None)
-        content = json.dumps(body).encode() if as_json else body
+        """Send a request. What the path asks for is `none` unless given; a body of bytes is a CSV file unless told."""
+        filled = re.sub(r"{(\w+)}", lambda part: quote(path.get(part[1], "none"), safe=""), endpoint.path)
+        as_json = body is not None and not isinstance(body, bytes)
         told = {"content-type": "application/json" if as_json else "text/csv", **person.headers, **headers}
+        content = json.dumps(body).encode() if as_json else body
         return await self.send(endpoint.method, filled, content=content, params=query, headers=told)
 
-    async def send(self, method: str, path: str, *, headers: Mapping[str, str], **more: Any) -> httpx.Response:
+    async def send(self, method: str, path: str, *, headers: Mapping[str, Any] = {}, **more: Any) -> httpx.Response:
         """Send a request as it is: every other one asks for English, and every third brings an id of its own."""
         self._asked += 1
-        language, asked = (("zh-CN", {}), ("en", {"accept-language": "en-GB,en;q=0.9,zh;q=0.5"}))[self._asked % 2]
+        english = self._asked % 2 == 0
+        asked = {"accept-language": "en-GB,en;q=0.9,zh;q=0.5"} if english else {}
         own_id = {"x-request-id": f"asked-{self._asked}"} if self._asked % 3 == 0 else {}
         response = await self._client.request(method, path, headers={**headers, **asked, **own_id}, **more)
         assert own_id.get("x-request-id", response.headers["x-request-id"]) == response.headers["x-request-id"]
         if not response.is_success:
-            _demand_shape(response, language)
+            _demand_shape(response, "en" if english else "zh-CN")
         return response
 
 
-def _demand_shape(response: httpx.Response, language: Any) -> None:
-    """Every refusal has one shape (house.md, HTTP), in the language that was asked for."""
+def _demand_shape(response: httpx.Response, language: Language) -> None:
+    """Every refusal has one shape (house.md, HTTP), in the language that was asked for, and is nobody's fault here."""
     told = response.json()
     assert {"success", "code", "message", "details", "timestamp", "requestId"} == told.keys()
-    assert "application/json" == response.headers["content-type"]
     assert told["success"] is False
     assert ERRORS[told["code"]].status == response.status_code
     assert DialdeskError(told["code"], **told["details"]).message(language) == told["message"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["timestamp"])
     assert response.headers["x-request-id"] == told["requestId"]
+    assert "application/json" == response.headers["content-type"]
     assert (response.status_code == 401) == ("www-authenticate" in response.headers)
-    assert response.status_code < 500
+    assert response.status_code < 500, f"{response.request.method} {response.request.url}: {response.request.content!r}"
 
 
 @asynccontextmanager
-async def installation(config: Config, database: Database, ip: str = "192.0.2.1") -> AsyncIterator[Installation]:
-    """Open a web node, and ask it from an address."""
+async def installation(config: Config, database: Database) -> AsyncIterator[Installation]:
+    """Open a web node."""
     town = Town(database, config)
     _, root = await town.user(None, "system_admin")
     async with web_node(config) as node:
-        transport = httpx.ASGITransport(node.app, client=(ip, 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
-            yield Installation(client, node.endpoints, town, root)
+        yield Installation(node.app, node.endpoints, town, root, "192.0.2.1")
 
 
 def outcome(response: httpx.Response) -> str:
@@ -214,45 +226,57 @@ def outcome(response: httpx.Response) -> str:
     return "ok" if response.is_success else str(response.json()["code"])
 
 
-# --- (a) who gets in --------------------------------------------------------------------------------------------------
+# --- who gets in ------------------------------------------------------------------------------------------------------
 
 
 async def test_what_asks_for_no_credential_is_written_down(config: Config, database: Database) -> None:
     """The routes without a credential are these, and each has its reason."""
     async with installation(config, database) as site:
-        open_routes = {endpoint.name for endpoint in site.endpoints if endpoint.needs == ANYONE}
+        without = {endpoint.name for endpoint in site.endpoints if endpoint.needs == ANYONE}
 
-    assert OPEN.keys() == open_routes
+    assert OPEN.keys() == without
 
 
 async def test_routes_are_those_of_the_document(config: Config, database: Database) -> None:
     """Each route stands in /api/openapi.json, and no other does; only the documents leave themselves out."""
     async with installation(config, database) as site:
-        document = (await site.send("GET", "/api/openapi.json", headers={})).json()
-        served = {(e.method.lower(), e.path) for e in site.endpoints if not e.name.startswith("show_")}
+        document = (await site.send("GET", "/api/openapi.json")).json()
+        served = {(one.method.lower(), one.path) for one in site.endpoints if not one.name.startswith("show_")}
 
     assert served == {(method, path) for path, methods in document["paths"].items() for method in methods}
+
+
+async def test_what_is_not_served_is_refused_like_anything_else(config: Config, database: Database) -> None:
+    """A path that is not there is NOT_FOUND; a method that a path does not take is told which ones it does."""
+    async with installation(config, database) as site:
+        absent = [
+            outcome(await site.send("GET", path)) for path in ("/", "/api/v1/", "/api/v1/calls/", "/%00", "/x" * 999)
+        ]
+        allowed = {one.path: (await site.send("PATCH", one.path)).headers["allow"] for one in site.endpoints}
+
+    assert {"NOT_FOUND"} == set(absent)
+    for path, told in allowed.items():
+        methods = {one.method for one in site.endpoints if path == one.path}
+        assert methods | ({"HEAD"} if "GET" in methods else set()) == set(told.split(", "))
 
 
 @pytest.mark.parametrize(
     "headers",
     [
         {},
-        {"authorization": "Bearer"},
-        {"authorization": "Basic bm9ib2R5Om5vIHBhc3N3b3Jk"},
-        {"authorization": "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1In0."},
-        {"authorization": "Bearer ddk_" + "0" * 38},
-        {"authorization": "Bearer ddp_none", "x-device-id": HARDWARE},
-        {"authorization": "Bearer \xff\xfe", "x-device-id": "\xff"},
+        {"authorization": b"Bearer"},
+        {"authorization": b"Basic bm9ib2R5Om5vIHBhc3N3b3Jk"},
+        {"authorization": b"Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1In0."},
+        {"authorization": b"Bearer ddk_00000000000000000000000000000000000000"},
+        {"authorization": b"Bearer ddp_none", "x-device-id": HARDWARE},
+        {"authorization": b"Bearer \xff\xfe", "x-device-id": b"\xff"},
     ],
     ids=["none", "empty", "password", "forged", "key", "phone", "bytes"],
 )
-async def test_nobody_gets_in_without_a_credential(
-    config: Config, database: Database, headers: dict[str, str]
-) -> None:
-    """Every route that asks for a credential answers 401 to who has none that is good, whatever else it is sent."""
+async def test_nobody_gets_in_without_a_credential(config: Config, database: Database, headers: dict[str, Any]) -> None:
+    """Every route that asks for a credential answers 401 to who has none that is good."""
     async with installation(config, database) as site:
-        stranger = Person("stranger", {name: value.encode("latin-1") for name, value in headers.items()})  # type: ignore[dict-item]
+        stranger = Person("stranger", headers)
         answers = {
             endpoint.name: (await site.ask(stranger, endpoint)).status_code
             for endpoint in site.endpoints
@@ -273,10 +297,10 @@ async def test_a_credential_of_the_wrong_kind_is_none(config: Config, database: 
             if endpoint.needs != ANYONE and (endpoint.needs == PHONE) != (person is acme.phone)
         }
 
-    assert {"UNAUTHENTICATED"} == set(answers.values())
+    assert {} == {asked: answer for asked, answer in answers.items() if answer != "UNAUTHENTICATED"}
 
 
-# --- (b) who may ------------------------------------------------------------------------------------------------------
+# --- who may ----------------------------------------------------------------------------------------------------------
 
 
 async def test_roles_may_what_their_permissions_say(config: Config, database: Database) -> None:
@@ -285,86 +309,426 @@ async def test_roles_may_what_their_permissions_say(config: Config, database: Da
         acme = await site.town.company("acme")
         wrong = {}
         for role, permissions in (await site.town.permissions()).items():
+            tenant_id = None if role == "system_admin" else acme.tenant_id
             for endpoint in site.endpoints:
                 needed = ALSO_NEEDS.get(endpoint.name, endpoint.needs)
-                if needed in {ANYONE, PHONE}:
-                    continue
-                _, person = await site.town.user(None if role == "system_admin" else acme.tenant_id, role)
-                answer = outcome(await site.ask(person, endpoint))
-                if (answer == "FORBIDDEN") != (needed not in {*permissions, SIGNED_IN}):
-                    wrong[role, endpoint.name] = answer
+                if needed not in {ANYONE, PHONE}:
+                    _, person = await site.town.user(tenant_id, role)
+                    answer = outcome(await site.ask(person, endpoint))
+                    if (answer == "FORBIDDEN") != (needed not in {*permissions, SIGNED_IN}):
+                        wrong[role, endpoint.name] = answer
 
     assert {} == wrong
 
 
 async def test_keys_may_what_their_scopes_say(config: Config, database: Database) -> None:
-    """A key is let in by the one scope that a route needs, and FORBIDDEN with all others."""
+    """A key is let in by the one scope that a route needs, and FORBIDDEN with all others together."""
     async with installation(config, database) as site:
         acme = await site.town.company("acme")
-        needs = {endpoint.needs for endpoint in site.endpoints} - {ANYONE, PHONE, SIGNED_IN}
-        answers: dict[str, tuple[str, str]] = {}
-        for needed in needs:
-            _, one = await site.town.key(acme.tenant_id, acme.admin_id, {needed})
-            _, others = await site.town.key(acme.tenant_id, acme.admin_id, needs - {needed})
+        scopes = {endpoint.needs for endpoint in site.endpoints} - {ANYONE, PHONE, SIGNED_IN}
+        wrong = {}
+        for needed in scopes:
+            _, right = await site.town.key(acme.tenant_id, acme.admin_id, {needed})
+            _, other = await site.town.key(acme.tenant_id, acme.admin_id, scopes - {needed})
             for endpoint in site.endpoints:
-                if endpoint.needs == needed:
-                    answers[endpoint.name] = (
-                        outcome(await site.ask(one, endpoint)),
-                        outcome(await site.ask(others, endpoint)),
-                    )
+                if needed == endpoint.needs:
+                    answers = [outcome(await site.ask(key, endpoint)) for key in (right, other)]
+                    if ["FORBIDDEN"] != [answer for answer in answers if answer == "FORBIDDEN"] or answers[
+                        1
+                    ] != "FORBIDDEN":
+                        wrong[endpoint.name] = answers
 
-    assert {} == {name: told for name, told in answers.items() if told[0] == "FORBIDDEN" or told[1] != "FORBIDDEN"}
+    assert {} == wrong
 
 
-# --- (c) whose rows ---------------------------------------------------------------------------------------------------
+# --- whose rows -------------------------------------------------------------------------------------------------------
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a request names something by its id. `many` takes a list."""
+    """Where a request can name something by its id; `many` takes a list of them."""
 
+    endpoint: str
     where: str
     name: str
     many: bool = False
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """How the tables above name it."""
+        return self.endpoint, self.where, self.name
+
+    @property
+    def asks_for(self) -> str:
+        """What kind of id: the name as JSON says it."""
+        head, *tail = self.name.split("_")
+        return head + "".join(part.title() for part in tail)
+
 
 def places(endpoint: Endpoint) -> Iterator[Place]:
-    """Every place of an endpoint where an id can stand, as its types say."""
+    """Every place where a request to an endpoint can name something, as its types say."""
     for name in endpoint.in_path:
-        yield Place("path", name)
+        yield Place(endpoint.name, "path", name)
     for where, kind in (("query", endpoint.query), ("body", endpoint.body if endpoint.decoder else None)):
         for field in _fields(kind):
-            if re.search(r"(^id|Id|Ids|Teams)$", field.encode_name):
-                yield Place(where, field.encode_name, many="list" in repr(field.type) or "tuple" in repr(field.type))
+            if re.search(r"(^id|Ids?|Teams?)$", field.encode_name):
+                many = isinstance(_bare(field.type), mi.CollectionType)
+                yield Place(endpoint.name, where, field.encode_name, many)
 
 
-def _fields(kind: Any) -> list[msgspec.structs.FieldInfo]:
-    """The fields of a Struct; where it may come alone or in a list, they are the same."""
-    if kind is None:
-        return []
-    match mi.type_info(kind):
+def _fields(kind: Any) -> tuple[mi.Field, ...]:
+    """The fields of a Struct. Where it may come alone or in a list, that is the same Struct."""
+    match _bare(mi.type_info(kind)):
+        case mi.StructType(fields=fields):
+            return fields
         case mi.UnionType(types=types):
-            (kind,) = (one.cls for one in types if isinstance(one, mi.StructType))
-        case mi.StructType(cls=cls):
-            kind = cls
-    return list(msgspec.structs.fields(kind))
+            return next(one.fields for one in types if isinstance(one, mi.StructType))
+        case mi.NoneType():
+            return ()
+        case other:
+            raise TypeError(f"{other} has no fields")
 
 
-def camel(name: str) -> str:
-    """`user_id` as JSON says it: `userId`."""
-    head, *tail = name.split("_")
-    return head + "".join(part.title() for part in tail)
+def _bare(kind: mi.Type) -> mi.Type:
+    """A type without what is said about it, and without null."""
+    match kind:
+        case mi.Metadata(type=inside):
+            return _bare(inside)
+        case mi.UnionType(types=types):
+            some = [one for one in types if not isinstance(one, mi.NoneType) and "Unset" not in type(one).__name__]
+            return _bare(some[0]) if len(some) == 1 else mi.UnionType(tuple(some))
+    return kind
 
 
-async def named(
-    site: Installation, person: Person, own: Company, endpoint: Endpoint, place: Place, one: str
+async def name(
+    site: Installation, person: Person, own: Company, endpoint: Endpoint, place: Place, thing: str
 ) -> httpx.Response:
-    """Send a request that is good in all but that it names `one` in a place."""
-    body = sample(own)[endpoint.name] if endpoint.body else None
+    """Send a request of somebody to its own company that is good in all but what it names in one place."""
+    path = {part: known_as(own)[Place("", "", part).asks_for][0] for part in endpoint.in_path}
+    body = sample(own)[endpoint.name] if endpoint.body is not None else None
     match place.where:
         case "path":
-            return await site.ask(person, endpoint, {place.name: one}, body)
+            return await site.ask(person, endpoint, {**path, place.name: thing}, body)
         case "query":
-            return await site.ask(person, endpoint, {}, body, **{place.name: one})
-    mine = {camel(name): ids[0] for name, ids in zip(endpoint.in_path, [[own.agent_id]], strict=False)}
-    path = {name: known_as(own)[camel(name)][0] for name in endpoint.in_path if mine}
-    return await site.ask(person, endpoint, path, {**body, place.name: [one] if place.many else one})
+            return await site.ask(person, endpoint, path, body, query={place.name: thing})
+    rest = {field: value for field, value in body.items() if field != UNLESS.get(place.name)}
+    return await site.ask(person, endpoint, path, {**rest, place.name: [thing] if place.many else thing})
+
+
+async def test_another_tenants_things_do_not_exist(config: Config, database: Database) -> None:
+    """Whatever place of whatever route names a thing of another tenant, the answer tells nothing of it, nothing of that
+    tenant changes, and what names one thing is NOT_FOUND. A route that the tables above do not cover fails here."""
+    async with installation(config, database) as site:
+        acme, bolt = await site.town.company("acme"), await site.town.company("bolt")
+        before = await rows_of(database, bolt.tenant_id)
+        wrong = []
+        for endpoint in site.endpoints:
+            for place in places(endpoint):
+                for thing in known_as(bolt)[place.asks_for]:
+                    asked = [
+                        await name(site, person, acme, endpoint, place, thing)
+                        for person in (acme.admin, acme.key, acme.phone)
+                    ]
+                    read = {word for word in bolt.words - {thing} for answer in asked if word in answer.text}
+                    answers = set(map(outcome, asked))
+                    if read or not _may_be(place, answers):
+                        wrong.append((place.key, thing, answers, read))
+        after = await rows_of(database, bolt.tenant_id)
+
+    assert [] == wrong
+    assert before == after
+
+
+def _may_be(place: Place, answers: set[str]) -> bool:
+    """Whether an admin, a key and a phone that name another tenant's thing may be answered so."""
+    if place.where == "query" or place.name in NAMES_NOTHING or place.key in SETTLES:
+        return True
+    return "ok" not in answers and REFUSES_OTHERWISE.get(place.key, "NOT_FOUND") in answers
+
+
+async def test_lists_tell_of_another_tenants_things_as_of_none(config: Config, database: Database) -> None:
+    """A list that is narrowed to something of another tenant is the list for what nobody has; for its own tenant it is
+    not, so that this test means something."""
+    async with installation(config, database) as site:
+        acme, bolt = await site.town.company("acme"), await site.town.company("bolt")
+        wrong = []
+        for endpoint in site.endpoints:
+            for place in places(endpoint):
+                if place.where == "query":
+                    thing = known_as(bolt)[place.asks_for][0]
+                    foreign, nobodys, own = [
+                        told(await name(site, company.admin, company, endpoint, place, one))
+                        for company, one in ((acme, thing), (acme, "none"), (bolt, thing))
+                    ]
+                    if foreign != nobodys or own == nobodys:
+                        wrong.append((place.key, foreign, nobodys, own))
+
+    assert [] == wrong
+
+
+def told(response: httpx.Response) -> dict[str, Any]:
+    """What an answer says, but for what each says anew."""
+    answer: dict[str, Any] = response.json()
+    return {name: value for name, value in answer.items() if name not in {"timestamp", "requestId", "message"}}
+
+
+async def test_ones_own_things_exist(config: Config, database: Database) -> None:
+    """What is NOT_FOUND to others is told to its own tenant's admin."""
+    async with installation(config, database) as site:
+        acme = await site.town.company("acme")
+        answers = {
+            place.key: outcome(await name(site, acme.admin, acme, endpoint, place, thing))
+            for endpoint in site.endpoints
+            for place in places(endpoint)
+            for thing in known_as(acme)[place.asks_for]
+            if endpoint.method == "GET" and place.where == "path" and place.key not in REFUSES_OTHERWISE
+        }
+
+    assert answers
+    assert {"ok"} == set(answers.values())
+
+
+HAS_NO_TENANT: Final = {"role", "role_permission", "node", "schema_migrations"}
+
+
+async def rows_of(database: Database, tenant_id: str) -> dict[str, list[str]]:
+    """Every row of a tenant in every table."""
+    members = "SELECT id FROM app_user WHERE tenant_id = $1"
+    found = {}
+    async with database.transaction(snapshot=True) as connection:
+        columns = await connection.fetch(
+            "SELECT table_name, array_agg(column_name::text) AS names FROM information_schema.columns"
+            " WHERE table_schema = current_schema() GROUP BY table_name"
+        )
+        for table, names in columns:
+            match names:
+                case _ if table in HAS_NO_TENANT:
+                    continue
+                case _ if table == "tenant":
+                    which = "id = $1"
+                case _ if table == "refresh_token":
+                    which = f"login_id IN (SELECT id FROM login WHERE user_id IN ({members}))"
+                case _ if "tenant_id" in names:
+                    which = "tenant_id = $1"
+                case _:
+                    which = f"user_id IN ({members})"
+            rows = await connection.fetch(
+                f"SELECT to_jsonb(t)::text AS row FROM {table} t WHERE {which} ORDER BY 1", tenant_id
+            )
+            found[table] = [row["row"] for row in rows]
+    return found
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def is_apps(endpoint: Endpoint) -> bool:
+    """Whether it is phone apps that send its body."""
+    match _bare(mi.type_info(endpoint.body)):
+        case mi.StructType(cls=cls):
+            return issubclass(cls, AppBody)
+        case mi.UnionType(types=types):
+            return any(isinstance(one, mi.StructType) and issubclass(one.cls, AppBody) for one in types)
+    return False
+
+
+async def chunks(size: int) -> AsyncIterator[bytes]:
+    """A body that does not tell its size."""
+    for at in range(0, size, 65536):
+        yield b" " * min(65536, size - at)
+
+
+async def test_bodies_that_cannot_be_read_are_refused(configure: Callable[..., Config], database: Database) -> None:
+    """Too large a body is 413, told or not, another type 415, and what is no JSON 400, on every route that takes one."""
+    async with installation(configure(body_limit=4096), database) as site:
+        acme = await site.town.company("acme")
+        answers: dict[str, list[str]] = {}
+        for endpoint in site.endpoints:
+            if endpoint.body is None:
+                continue
+            headers = {**acme.who_may(endpoint, site.root).headers, "content-type": endpoint.media_type or "text/csv"}
+            path, limit = endpoint.path, endpoint.body_limit or 4096
+            bad: list[tuple[Any, dict[str, str], str]] = [
+                (chunks(limit + 1), {}, "BODY_TOO_LARGE"),
+                (b"", {"content-length": str(limit + 1)}, "BODY_TOO_LARGE"),
+            ]
+            if endpoint.media_type is not None:
+                bad.append((b"{}", {"content-type": "text/plain"}, "UNSUPPORTED_MEDIA_TYPE"))
+            if endpoint.decoder is not None:
+                no_json = (b'{"', b'{"name": "\xff"}', b'{"name": "\\ud800"}', b"{} {}", b"\xff\xfe{\x00}\x00")
+                bad += [(content, {}, "BAD_REQUEST") for content in no_json]
+            answers[endpoint.name] = [
+                f"{expected}, not {answer}"
+                for content, more, expected in bad
+                if expected
+                != (answer := outcome(await site.send(endpoint.method, path, content=content, headers=headers | more)))
+            ]
+
+    assert {} == {name: wrong for name, wrong in answers.items() if wrong}
+
+
+async def test_unknown_fields_are_refused_but_from_apps(configure: Callable[..., Config], database: Database) -> None:
+    """A field that no type knows is a mistake, in bodies, in objects within them and in queries; an older server ignores
+    what a newer app says."""
+    async with installation(configure(login_rate=1000), database) as site:
+        acme = await site.town.company("acme")
+        wrong = {}
+        for endpoint in site.endpoints:
+            person = acme.who_may(endpoint, site.root)
+            if endpoint.decoder is not None:
+                for body in _surprising(sample(acme)[endpoint.name]):
+                    answer = outcome(await site.ask(person, endpoint, body=body))
+                    if (answer == "INVALID_FIELD") == is_apps(endpoint):
+                        wrong[endpoint.name] = answer
+            if endpoint.query is not None:
+                answer = outcome(await site.ask(person, endpoint, query={"surprise": "1"}))
+                if answer != "INVALID_FIELD":
+                    wrong[endpoint.name] = answer
+
+    assert {} == wrong
+
+
+def _surprising(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The body with a field too many, and so with each object within it."""
+    yield {**body, "surprise": 1}
+    for field, value in body.items():
+        if isinstance(value, dict):
+            yield from ({**body, field: inside} for inside in _surprising(value))
+
+
+TEXTS: Final = (
+    "",
+    " ",
+    "\0",
+    "\n",
+    "x" * 5000,
+    "\u202e\u2028\U0001f4de",
+    "'; DROP TABLE call; --",
+    "%",
+    "\\",
+    "null",
+    "../..",
+)
+TIMES: Final = (
+    "9999-12-31T23:59:59-23:59",
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31",
+    "0001-01-01",
+    "2026-02-30T00:00:00Z",
+)
+NUMBERS: Final = (0, -1, 2**31, 2**63, 10**400, -0.5, 1e308)
+
+
+def strange(kind: mi.Type, usual: Any) -> Iterator[Any]:
+    """Values that nobody means, of a type that a request may bring; `usual` is one that somebody does."""
+    match _bare(kind):
+        case mi.StrType():
+            yield from TEXTS
+        case mi.DateTimeType() | mi.DateType():
+            yield from TIMES
+        case mi.IntType() | mi.FloatType():
+            yield from NUMBERS
+        case mi.CollectionType(item_type=item):
+            yield []
+            yield from ([value] for value in strange(item, None))
+        case mi.DictType(value_type=value_type):
+            yield from ({text: text} for text in TEXTS)
+            yield from ({"name": value} for value in strange(value_type, None))
+        case mi.AnyType() | mi.RawType():
+            yield from (*TEXTS, *NUMBERS)
+        case mi.UnionType(types=types):
+            for one in types:
+                yield from strange(one, usual)
+        case mi.StructType(fields=fields):
+            for field in fields:
+                given = usual or {}
+                yield from ({**given, field.encode_name: v} for v in strange(field.type, given.get(field.encode_name)))
+
+
+async def test_no_value_is_our_fault(configure: Callable[..., Config], database: Database) -> None:
+    """Whatever stands in a path, a query or a field of a body, the request is carried out or refused with a reason."""
+    async with installation(configure(login_rate=100_000), database) as site:
+        acme = await site.town.company("acme")
+        asked = 0
+        for endpoint in site.endpoints:
+            person = acme.who_may(endpoint, site.root)
+            body = sample(acme)[endpoint.name] if endpoint.body is not None else None
+            path = {part: known_as(acme)[Place("", "", part).asks_for][0] for part in endpoint.in_path}
+            for part in endpoint.in_path:
+                for text in filter(None, TEXTS):
+                    await site.ask(person, endpoint, {**path, part: text}, body)
+                    asked += 1
+            for field in _fields(endpoint.query):
+                for value in strange(field.type, None):
+                    await site.ask(person, endpoint, path, body, query={field.encode_name: value})
+                    asked += 1
+            if endpoint.decoder is not None:
+                for value in strange(mi.type_info(endpoint.body), body):
+                    await site.ask(person, endpoint, path, value)
+                    asked += 1
+
+    assert asked > 1000
+
+
+# --- where it comes from ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["", "unknown", "192.0.2.1:80", "_hidden", "fe80::1%eth0", "::ffff:192.0.2.1"])
+async def test_an_address_that_is_none_is_not_kept(config: Config, database: Database, address: str) -> None:
+    """What a proxy passes on may be anything; what is done stands in the logs all the same."""
+    async with installation(config, database) as site:
+        acme = await site.town.company("acme")
+        odd = site.seen_from(address)
+        made = await odd.ask(acme.admin, odd.endpoint("Admin.create_team"), body={"name": "West"})
+        bound = await odd.ask(NOBODY, odd.endpoint("Devices.bind"), body=sample(acme)["Devices.bind"])
+
+    assert ("ok", "ok") == (outcome(made), outcome(bound))
+
+
+async def test_binds_of_one_network_are_limited_together(configure: Callable[..., Config], database: Database) -> None:
+    """A machine with a whole IPv6 /64 is one address to the limiter."""
+    async with installation(configure(login_rate=1), database) as site:
+        acme = await site.town.company("acme")
+        body = {**sample(acme)["Devices.bind"], "token": "ddb_guessed"}
+        answers = [
+            outcome(await site.seen_from(ip).ask(NOBODY, site.endpoint("Devices.bind"), body=body))
+            for ip in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")
+        ]
+
+    assert ["BIND_TOKEN_INVALID", "RATE_LIMITED", "BIND_TOKEN_INVALID"] == answers
+
+
+# --- once -------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_may_happen_twice_is_written_down(config: Config, database: Database) -> None:
+    """Every POST takes an Idempotency-Key, but for these, and each has its reason."""
+    async with installation(config, database) as site:
+        posts = [endpoint for endpoint in site.endpoints if endpoint.method == "POST"]
+
+    assert NOT_ONCE.keys() == {endpoint.name for endpoint in posts if "once" not in endpoint.parameters}
+
+
+async def test_a_request_under_one_key_happens_once(config: Config, database: Database) -> None:
+    """The same key and body give the same answer and change nothing more; another body is IDEMPOTENCY_MISMATCH. Another
+    person's key is another."""
+    async with installation(config, database) as site:
+        acme = await site.town.company("acme")
+        for endpoint in (one for one in site.endpoints if "once" in one.parameters):
+            body = sample(acme)[endpoint.name]
+            other = body + b" " if isinstance(body, bytes) else {**body, "surprise": 1}
+            once = {"idempotency-key": "the-key"}
+            first = await site.ask(acme.admin, endpoint, body=body, headers=once)
+            rows = await rows_of(database, acme.tenant_id)
+            second = await site.ask(acme.admin, endpoint, body=body, headers=once)
+            third = await site.ask(acme.admin, endpoint, body=other, headers=once)
+
+            assert "ok" == outcome(first), endpoint.name
+            assert "IDEMPOTENCY_MISMATCH" == outcome(third), endpoint.name
+            assert rows == await rows_of(database, acme.tenant_id), endpoint.name
+            assert _kept(first) == _kept(second), endpoint.name
+
+
+def _kept(response: httpx.Response) -> dict[str, Any]:
+    """An answer but for the API key itself, which is told once and kept nowhere."""
+    answer: dict[str, Any] = response.json()
+    return {name: value for name, value in answer.items() if name != "key"}

@@ -163,6 +163,17 @@ async def test_a_mistake_of_ours_is_not_mistaken_for_an_outage(database: Databas
             await execute(database, statement, *values)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    ["disk_full", "out_of_memory", "too_many_connections", "io_error", "crash_shutdown", "serialization_failure"],
+)
+async def test_what_postgresql_cannot_do_now_is_unavailable(database: Database, condition: str) -> None:
+    """It may well do it later: no chore of a node ends for it."""
+    statement = f"DO $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{condition}'; END $$"
+
+    assert ("UNAVAILABLE", True) == await refusal(lambda: execute(database, statement))
+
+
 async def test_a_postgresql_that_is_not_there_is_unavailable(line: Proxy) -> None:
     """At once where it refuses, and the pool works again when it is back."""
     async with open_database(line.url, min_size=1, max_size=2, timeout=5) as database:

@@ -379,7 +379,7 @@ async def test_a_server_that_dies_at_start_has_the_last_word(tmp_path: Path) -> 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Wait for a condition that nothing announces."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.01)
 
 
