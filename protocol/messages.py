@@ -23,6 +23,12 @@ MAX_FRAME = 64 * 1024
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
+OutcomeWord = Annotated[str, msgspec.Meta(max_length=128, examples=[outcome.value for outcome in Outcome])]
+"""How a call ended, in a phone's words: one of Outcome; a word of a newer app counts as `unknown` and is kept."""
+EvidenceWord = Annotated[
+    str, msgspec.Meta(max_length=128, examples=["in_call_service", "cx_call", "call_log", "assumed"])
+]
+"""On what grounds a phone says so: one of these four; any other word counts as `assumed`."""
 PeerClock = float
 """Epoch milliseconds by the sender's own clock: any number is taken, for a wrong clock must not lose a report."""
 NO_DATA = msgspec.Raw(b"null")
@@ -99,7 +105,7 @@ class CallStatus(Message, frozen=True, kw_only=True):
     call_id: Id
     status: Literal["calling", "ringing", "connected"]
     timestamp: PeerClock | None = None
-    evidence: Text | None = None
+    evidence: EvidenceWord | None = None
 
 
 class CallEnd(Message, frozen=True, kw_only=True):
@@ -108,12 +114,12 @@ class CallEnd(Message, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "CALL_END"
     call_id: Id
-    status: Text
+    status: OutcomeWord
     start_time: datetime | None = None
     end_time: datetime | None = None
     duration: float | None = None
     hangup_cause: Text | None = None
-    evidence: Text | None = None
+    evidence: EvidenceWord | None = None
     has_recording: bool | None = None
     recording_size: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
 
@@ -290,14 +296,14 @@ class DeviceStatus(Message, frozen=True, kw_only=True):
     online_status: Literal["online", "offline"]
 
 
-class CallProgress(Message, frozen=True, kw_only=True):
-    """What the three messages of a living call say. `customer_phone` is masked; `at` is epoch milliseconds."""
+class OfCall(Message, frozen=True, kw_only=True):
+    """What every event of a call says: which one, and what the CRM hung on it. `customer_phone` is masked; `at` is
+    epoch milliseconds."""
 
-    type: ClassVar[str] = "CALL_PROGRESS"
+    type: ClassVar[str] = "OF_CALL"
     call_id: str
     at: int
     evidence: Evidence
-    source: str
     customer_phone: str
     customer_name: str | None = None
     customer_id: str | None = None
@@ -305,6 +311,13 @@ class CallProgress(Message, frozen=True, kw_only=True):
     external_id: str | None = None
     custom_data: msgspec.Raw = NO_DATA
     device_id: str | None = None
+
+
+class CallProgress(OfCall, frozen=True, kw_only=True):
+    """What the three messages of a living call say; `source` is who told it."""
+
+    type: ClassVar[str] = "CALL_PROGRESS"
+    source: str
 
 
 class CallDialing(CallProgress, frozen=True, kw_only=True):
@@ -325,26 +338,16 @@ class CallConnected(CallProgress, frozen=True, kw_only=True):
     type: ClassVar[str] = "CALL_CONNECTED"
 
 
-class CallEnded(Message, frozen=True, kw_only=True):
-    """The call is over. It comes again, marked `enriched`, when a stronger record corrects it."""
+class CallEnded(OfCall, frozen=True, kw_only=True):
+    """The call is over. It comes again, marked `enriched`, when a stronger record corrects it. `duration` is in s."""
 
     type: ClassVar[str] = "CALL_ENDED"
-    call_id: str
-    at: int
     status: Outcome
     hangup_cause: HangupCause
     closed_by: str
-    evidence: Evidence
-    customer_phone: str
     duration: int | None = None
     has_recording: bool | None = None
     enriched: bool = False
-    customer_name: str | None = None
-    customer_id: str | None = None
-    order_id: str | None = None
-    external_id: str | None = None
-    custom_data: msgspec.Raw = NO_DATA
-    device_id: str | None = None
 
 
 class Resync(Message, frozen=True, kw_only=True):

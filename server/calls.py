@@ -34,8 +34,10 @@ from protocol.messages import (
     CancelDial,
     Dial,
     DialCommand,
+    EvidenceWord,
     HangUp,
     Id,
+    OutcomeWord,
     PeerClock,
     encode_data,
     encode_raw,
@@ -108,7 +110,7 @@ class AppStatus(AppBody, frozen=True, kw_only=True):
     call_id: Id
     status: Literal["calling", "ringing", "connected", "ended"]
     timestamp: PeerClock | None = None
-    evidence: Short | None = None
+    evidence: EvidenceWord | None = None
     message_id: Id | None = None
 
 
@@ -116,12 +118,12 @@ class AppEnd(AppBody, frozen=True, kw_only=True):
     """CALL_END over HTTP (seed 003 §5.5)."""
 
     call_id: Id
-    status: Short
+    status: OutcomeWord
     start_time: datetime | None = None
     end_time: datetime | None = None
     duration: float | None = None
     hangup_cause: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    evidence: Short | None = None
+    evidence: EvidenceWord | None = None
     has_recording: bool | None = None
     recording_size: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     message_id: Id | None = None
@@ -547,42 +549,37 @@ _PROGRESS: dict[Status, type[CallProgress]] = {
 def _telling(call: StoredCall, state: CallState, event: Progress | End, *, enriched: bool) -> CallProgress | CallEnded:
     if state.status is Status.ENDED:
         return _ended(call, state, enriched=enriched)
-    return _PROGRESS[state.status](
-        call_id=call.id,
-        at=epoch_ms(call.now),
-        evidence=event.evidence,
-        source="phone",
-        customer_phone=mask(call.customer_phone),
-        customer_name=call.customer_name,
-        customer_id=call.customer_id,
-        order_id=call.order_id,
-        external_id=call.external_id,
-        custom_data=call.custom_data,
-        device_id=call.device_id,
-    )
+    return _PROGRESS[state.status](**_about(call), evidence=event.evidence, source="phone")
 
 
 def _ended(call: StoredCall, state: CallState, *, enriched: bool) -> CallEnded:
     assert state.outcome is not None
     assert state.hangup_cause is not None
     return CallEnded(
-        call_id=call.id,
-        at=epoch_ms(call.now),
+        **_about(call),
         status=state.outcome,
         hangup_cause=state.hangup_cause,
         closed_by=str(state.closed_by),
         evidence=state.evidence or Evidence.SERVER,
-        customer_phone=mask(call.customer_phone),
         duration=state.duration,
         has_recording=state.has_recording,
         enriched=enriched,
-        customer_name=call.customer_name,
-        customer_id=call.customer_id,
-        order_id=call.order_id,
-        external_id=call.external_id,
-        custom_data=call.custom_data,
-        device_id=call.device_id,
     )
+
+
+def _about(call: StoredCall) -> dict[str, Any]:
+    """What every event of the call says."""
+    return {
+        "call_id": call.id,
+        "at": epoch_ms(call.now),
+        "customer_phone": mask(call.customer_phone),
+        "customer_name": call.customer_name,
+        "customer_id": call.customer_id,
+        "order_id": call.order_id,
+        "external_id": call.external_id,
+        "custom_data": call.custom_data,
+        "device_id": call.device_id,
+    }
 
 
 def _source_of(identity: Identity) -> Source:

@@ -584,7 +584,7 @@ def test_what_is_at_its_default_is_not_said() -> None:
         custom_data=NO_DATA,
     )
 
-    assert b'{"callId":"c","at":1,"evidence":"cx_call","source":"phone","customerPhone":"1"}' == encode_data(event)
+    assert b'{"callId":"c","at":1,"evidence":"cx_call","customerPhone":"1","source":"phone"}' == encode_data(event)
     assert (
         b'{"callId":"c","status":"pending","callMethod":"mobile","customerPhone":"1",'
         b'"createdAt":"2026-11-21T10:00:00Z"}' == msgspec.json.encode(call)

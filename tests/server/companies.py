@@ -9,6 +9,7 @@ from protocol.identifiers import new_call_id, new_id
 from server.api_keys import FOR_AGENTS
 from server.config import Config
 from server.http import ANYONE, PHONE, Endpoint
+from server.passwords import Passwords
 from server.tokens import AccessTokens, Claims, digest, new_api_key, new_token
 from storage import accounts, audit, credentials, devices
 from storage.audit import Actor
@@ -16,6 +17,7 @@ from storage.database import Connection, Database
 from storage.devices import Handset
 
 BUILDER: Final = Actor(kind="system", id="builder", tenant_id=None)
+PASSWORD, PASSWORD_HASH = Passwords.generate()
 HARDWARE: Final = "handset-1"
 """The handset's own id of each company's free phone, the admin's: the same, as if one had been bound to both."""
 
@@ -31,8 +33,8 @@ NOBODY: Final = Person("nobody", {})
 
 
 class Company(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant, its rows by their ids, and who of it asks: an admin, a key with every scope, and the agent's phone, which
-    is on `live_call_id`. `words` are its own: whoever reads one of them has read its data."""
+    """A tenant, its rows by their ids, and who of it asks: an admin, a key with every scope, and the agent's phone,
+    which is on `live_call_id`. `words` are its own: whoever reads one of them has read its data."""
 
     tenant_id: str
     team_id: str
@@ -88,7 +90,7 @@ class Town:
                 username=new_id("u"),
                 name=new_id(role),
                 role=role,
-                password_hash="-",
+                password_hash=PASSWORD_HASH,
                 team_id=team_id,
                 must_change_password=False,
             )
@@ -117,8 +119,8 @@ class Town:
             return {code: set(role.permissions) for code, role in (await accounts.roles(connection)).items()}
 
     async def company(self, code: str) -> Company:
-        """Make a tenant with a team, people, phones that are online, a customer, a key, lines of each log, and calls: one
-        that goes on, one with a follow-up that is due, and one that nobody has recorded."""
+        """Make a tenant with a team, people, phones that are online, a customer, a key, lines of each log, and calls:
+        one that goes on, one with a follow-up that is due, and one that nobody has recorded."""
         async with self.database.transaction() as connection:
             tenant_id = await accounts.create_tenant(connection, BUILDER, code=code, name=f"{code} Ltd")
             team_id = (await accounts.create_team(connection, BUILDER, tenant_id, f"{code} team")).id
@@ -141,6 +143,7 @@ class Town:
                 order_id,
             )
             calls = [new_call_id() for _ in range(3)]
+            concerns = customer_id, f"{code} customer", order_id, external_id
             await connection.executemany(
                 """
                 INSERT INTO call (id, tenant_id, user_id, team_id, created_by, device_id, call_method, customer_phone,
@@ -150,24 +153,13 @@ class Town:
                     CASE WHEN $11 = 'ended' THEN now() END, CASE WHEN $11 = 'ended' THEN 'missed' END
                 """,
                 [
-                    (
-                        tenant_id,
-                        call_id,
-                        agent_id,
-                        team_id,
-                        admin_id,
-                        busy_id,
-                        customer_id,
-                        f"{code} customer",
-                        order_id,
-                    )
-                    + (external_id, status)
+                    (tenant_id, call_id, agent_id, team_id, admin_id, busy_id, *concerns, status)
                     for call_id, status in zip(calls, ("calling", "ended", "ended"), strict=True)
                 ],
             )
             await connection.execute(
-                "UPDATE call SET follow_up_note = $2, follow_up_next_at = now() - interval '1 hour', followed_up_at = now(),"
-                " followed_up_by = user_id WHERE id = $1",
+                "UPDATE call SET follow_up_note = $2, follow_up_next_at = now() - interval '1 hour',"
+                " followed_up_at = now(), followed_up_by = user_id WHERE id = $1",
                 calls[1],
                 f"{code} note",
             )

@@ -150,7 +150,7 @@ def known_as(company: Company) -> dict[str, list[str]]:
 
 
 class Installation:
-    """A web node with its endpoints, asked from one address. Every refusal is looked at here, whoever asked for what."""
+    """A web node with its endpoints, asked from one address. Every refusal is looked at here, whoever is refused."""
 
     def __init__(self, app: ASGIApp, endpoints: Sequence[Endpoint], town: Town, root: Person, ip: str) -> None:
         self._app = app
@@ -538,7 +538,7 @@ async def chunks(size: int) -> AsyncIterator[bytes]:
 
 
 async def test_bodies_that_cannot_be_read_are_refused(configure: Callable[..., Config], database: Database) -> None:
-    """Too large a body is 413, told or not, another type 415, and what is no JSON 400, on every route that takes one."""
+    """Too large a body is 413, told or not, another type 415, and what is no JSON 400, on all routes that take one."""
     async with installation(configure(body_limit=4096), database) as site:
         acme = await site.town.company("acme")
         answers: dict[str, list[str]] = {}
@@ -567,8 +567,8 @@ async def test_bodies_that_cannot_be_read_are_refused(configure: Callable[..., C
 
 
 async def test_unknown_fields_are_refused_but_from_apps(configure: Callable[..., Config], database: Database) -> None:
-    """A field that no type knows is a mistake, in bodies, in objects within them and in queries; an older server ignores
-    what a newer app says."""
+    """A field that no type knows is a mistake, in bodies, in objects within them and in queries; an older server
+    ignores what a newer app says."""
     async with installation(configure(login_rate=1000), database) as site:
         acme = await site.town.company("acme")
         wrong = {}
