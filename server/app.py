@@ -15,19 +15,21 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from protocol.errors import DialdeskError
-from server import describe
 from server.admin import Admin
 from server.agents import Agents
 from server.api_keys import ApiKeys
+from server.asyncapi import describe_messages
 from server.auth import Auth
 from server.calls import Calls
 from server.config import Config, master_keys
 from server.customers import IMPORT_BOUND, Customers
 from server.devices import Devices
+from server.docs_page import PAGE_POLICY, render_page
 from server.health import Health
 from server.http import ANYONE, PHONE, SIGNED_IN, Download, Endpoint, Http
 from server.hub import Hub
 from server.lease import Lease
+from server.openapi import describe_endpoints
 from server.passwords import Passwords
 from server.presence import Presences
 from server.records import Records
@@ -249,9 +251,9 @@ def _endpoints(
 
 def _documents(endpoints: list[Endpoint], config: Config) -> list[Endpoint]:
     """The routes that describe the others, and themselves not."""
-    openapi = describe.openapi(endpoints, version=VERSION, server_url=config.public_url)
-    asyncapi = describe.asyncapi(version=VERSION, server_url=config.public_url)
-    page = describe.page(openapi, asyncapi)
+    openapi = describe_endpoints(endpoints, version=VERSION, server_url=config.public_url)
+    asyncapi = describe_messages(version=VERSION, server_url=config.public_url)
+    page = render_page(openapi, asyncapi)
 
     async def show_openapi() -> Download:
         """Show the OpenAPI document."""
@@ -263,7 +265,7 @@ def _documents(endpoints: list[Endpoint], config: Config) -> list[Endpoint]:
 
     async def show_page() -> Download:
         """Show both documents to people."""
-        return Download(page, "text/html; charset=utf-8", headers={"content-security-policy": describe.PAGE_POLICY})
+        return Download(page, "text/html; charset=utf-8", headers={"content-security-policy": PAGE_POLICY})
 
     return [
         Endpoint("GET", "/api/openapi.json", show_openapi, needs=ANYONE),

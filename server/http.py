@@ -11,7 +11,7 @@ whose parameters say by name what they take:
     others     parts of the path
 
 It returns a Struct, encoded as JSON, or a Download. The first line of its docstring is its summary in the OpenAPI
-document, which is generated from these same declarations (describe.py).
+document, which is generated from these same declarations (openapi.py).
 """
 
 import asyncio

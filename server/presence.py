@@ -110,7 +110,7 @@ class Presences:
         return [claimed.get(claim.device_id) if newest[claim.device_id] is claim else None for claim in claims]
 
     async def _note_sent(self, commands: Sequence[str]) -> None:
-        """The claim is committed: a count that cannot be written now does not undo it, and costs a sending, or a socket, too soon."""
+        """The claim stands. A count that cannot be written now costs a sending, or this socket, too soon."""
         try:
             async with self._database.connection() as connection:
                 await nodes.sent(connection, commands, self._resend_after)

@@ -16,8 +16,9 @@ from starlette.datastructures import Headers
 from protocol import messages
 from protocol.errors import ERRORS, CloseCode, DialdeskError
 from protocol.timestamps import Timestamp
-from server import describe
+from server.asyncapi import describe_messages
 from server.config import Config
+from server.docs_page import PAGE_POLICY, render_page
 from server.http import (
     ANYONE,
     PHONE,
@@ -32,6 +33,7 @@ from server.http import (
     error_answer,
 )
 from server.identity import Identity
+from server.openapi import describe_endpoints
 from storage.idempotency import Once
 
 Json = dict[str, Any]
@@ -148,7 +150,7 @@ TOYS = [MAKE, FIND, LOOK, PLAY, PAINT, LEAVE, SEE]
 
 def openapi(endpoints: list[Endpoint]) -> Json:
     """Return the document of some endpoints, read back."""
-    document: Json = msgspec.json.decode(describe.openapi(endpoints, version="1.2.3", server_url="https://desk.test"))
+    document: Json = msgspec.json.decode(describe_endpoints(endpoints, version="1.2.3", server_url="https://desk.test"))
     return document
 
 
@@ -171,7 +173,7 @@ def parameters(endpoint: Endpoint) -> dict[str, Json]:
 
 def sockets() -> Json:
     """Return the document of the sockets, read back."""
-    document: Json = msgspec.json.decode(describe.asyncapi(version="1.2.3", server_url="https://desk.test/dial"))
+    document: Json = msgspec.json.decode(describe_messages(version="1.2.3", server_url="https://desk.test/dial"))
     return document
 
 
@@ -535,7 +537,7 @@ def test_the_codes_stand_in_the_description() -> None:
 )
 def test_sockets_are_where_the_server_is(url: str, server: Json) -> None:
     """The address of the sockets follows from the server's URL."""
-    document = msgspec.json.decode(describe.asyncapi(version="1", server_url=url))
+    document = msgspec.json.decode(describe_messages(version="1", server_url=url))
 
     assert {"main": server} == document["servers"]
 
@@ -579,9 +581,9 @@ class Reader(HTMLParser):
 
 def read_page(endpoints: list[Endpoint]) -> Reader:
     """Return the page of some endpoints, read."""
-    document = describe.openapi(endpoints, version="1.2.3", server_url="https://desk.test")
+    document = describe_endpoints(endpoints, version="1.2.3", server_url="https://desk.test")
     reader = Reader()
-    reader.feed(describe.page(document, describe.asyncapi(version="1.2.3", server_url="https://desk.test")).decode())
+    reader.feed(render_page(document, describe_messages(version="1.2.3", server_url="https://desk.test")).decode())
     reader.close()
 
     assert [] == reader.open
@@ -607,7 +609,7 @@ def test_the_page_is_inert() -> None:
     assert {"charset", "name", "content", "lang", "class", "id", "href"} >= page.attributes
     assert all(link.startswith("#") for link in page.links)
     assert 'Play; say <script>alert("toys")</script> & be merry.' in page.text
-    assert base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode() in describe.PAGE_POLICY
+    assert base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode() in PAGE_POLICY
 
 
 def test_links_of_the_page_lead_somewhere() -> None:
