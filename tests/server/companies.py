@@ -41,6 +41,7 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     admin_id: str
     agent_id: str
     device_id: str
+    busy_device_id: str
     live_call_id: str
     ended_call_id: str
     customer_id: str
@@ -179,6 +180,7 @@ class Town:
             admin_id=admin_id,
             agent_id=agent_id,
             device_id=device_id,
+            busy_device_id=busy_id,
             live_call_id=calls[0],
             ended_call_id=calls[1],
             customer_id=customer_id,

@@ -157,7 +157,7 @@ async def test_an_outage_of_postgresql_is_waited_out(remote: Database, line: Pro
 
 async def test_a_new_life_that_cannot_begin_now_begins_later(line: Proxy, database: Database) -> None:
     """PostgreSQL goes away between the news and the new life: nothing is held until a renewal finds it back."""
-    async with open_database(line.url, max_size=4, timeout=0.3) as remote:
+    async with open_database(line.url, max_size=4, timeout=1) as remote:
         lease = lease_of(remote)
         await lease.take()
         lease.on_lost(line.swallow)
