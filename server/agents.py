@@ -22,7 +22,7 @@ REPLAY_BOUND = 500
 """Events a page may have missed and still be given; more, and it reads calls and devices again."""
 
 
-PHONES_BOUND = 100
+PHONES_BOUND = 50
 """Phones of one agent that a page is told of."""
 
 

@@ -64,6 +64,9 @@ Short = Annotated[str, msgspec.Meta(max_length=128)]
 CUSTOM_DATA_BOUND = 4096
 """Bytes of JSON a CRM may hang on a call."""
 
+DOUBT = 60.0
+"""Seconds that a phone has, back after a long absence, to say what became of a call that it does not name."""
+
 _RACES = 8
 """How often a change that lost a race is judged again; each loss means that somebody else moved the call."""
 
@@ -201,13 +204,15 @@ class Calls:
 
     # --- said by phones -----------------------------------------------------------------------------------------------
 
-    async def apply(self, tenant_id: str, device_id: str, message_id: str, report: CallStatus | CallEnd) -> None:
+    async def apply(self, tenant_id: str, device_id: str, message_id: str | None, report: CallStatus | CallEnd) -> None:
         """Commit what a phone says of a call. When this returns, the report may be acknowledged.
 
         A repeat changes nothing. Raises NOT_FOUND for a call whose command did not go to this phone (`retry` false: the
         phone drops it), UNAVAILABLE or CALL_CHANGED where it is to be sent again.
         """
         said = encode_data(report)
+        if message_id is None:  # an app of the seed's form: what it says is its id, so that a repeat is still a repeat
+            message_id = f"said_{hashlib.sha256(report.type.encode() + said).hexdigest()[:32]}"
         for _ in range(_RACES):
             async with self._database.connection() as connection:
                 call = await calls.read(connection, tenant_id, report.call_id, message_id)
@@ -259,6 +264,12 @@ class Calls:
                     return
                 if await self._close(connection, call, HangupCause.LOST, "reaper", "the phone does not know the call"):
                     return
+
+    async def doubt(self, tenant_id: str, call_id: str) -> None:
+        """A phone is back after a long absence and does not name this call: unless it says more of it soon, or the call
+        is disowned before, the reaper closes it."""
+        async with self._database.connection() as connection:
+            await calls.doubt(connection, tenant_id, call_id, DOUBT)
 
     async def close_lost(
         self, connection: Connection, tenant_id: str, device_ids: Sequence[str], reason: str
@@ -388,10 +399,8 @@ class Calls:
 
     async def _take(self, identity: Identity, report: AppStatus | AppEnd) -> ReportResult:
         said = _said(report)
-        # An app of the seed's form sends no id: what it says is then its id, so that a repeat is still a repeat.
-        message_id = report.message_id or f"said_{hashlib.sha256(encode_data(said)).hexdigest()[:32]}"
         try:
-            await self.apply(identity.tenant_id, identity.id, message_id, said)
+            await self.apply(identity.tenant_id, identity.id, report.message_id, said)
         except DialdeskError as error:
             return ReportResult(
                 call_id=report.call_id,

@@ -185,6 +185,8 @@ def _inconsistencies(given: dict[str, Any]) -> list[str]:
         problems.append("LEASE must be at least twice LEASE_RENEW, or one slow renewal ends every session")
     if not setting("probe_after") < setting("offline_after") < setting("close_after"):
         problems.append("PROBE_AFTER < OFFLINE_AFTER < CLOSE_AFTER must hold")
+    if setting("first_message") > setting("probe_after"):
+        problems.append("FIRST_MESSAGE must not exceed PROBE_AFTER")
     if (given.get("tls_cert") is None) != (given.get("tls_key") is None):
         problems.append("TLS_CERT and TLS_KEY go together")
     return problems

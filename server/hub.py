@@ -60,6 +60,15 @@ class Hub:
         """Whether no more sessions are taken."""
         return self._count >= self._bound
 
+    @property
+    def has_phones(self) -> bool:
+        """Whether any phone has its session here."""
+        return bool(self._phones)
+
+    def holds(self, device_id: str) -> bool:
+        """Whether a session of the phone is here, be it claimed or about to be."""
+        return device_id in self._phones
+
     def phones(self) -> list[tuple[str, PhoneLink]]:
         """The claimed sessions of phones here, by device id."""
         return [(device_id, link) for device_id, links in self._phones.items() for link in links if link.epoch]

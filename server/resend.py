@@ -26,7 +26,7 @@ async def resend(
     """Send again, for ever, what the phones of this node did not acknowledge within `resend_after` seconds."""
     while True:
         await asyncio.sleep(every)
-        if not hub.phones():
+        if not hub.has_phones:
             continue
         try:
             async with database.connection() as connection:
@@ -37,7 +37,11 @@ async def resend(
         for command in due:
             if command.sends > SENDS:
                 log.warning("phone does not answer", device_id=command.device_id)
-                hub.receive(ClosePhone(command.device_id, CloseCode.HEARTBEAT_LOST, "commands unanswered", NO_FRAME))
+                hub.receive(
+                    ClosePhone(
+                        command.device_id, CloseCode.HEARTBEAT_LOST, "commands unanswered", NO_FRAME, command.epoch + 1
+                    )
+                )
             else:
                 metrics.resends.inc()
                 frame = encode_raw(command.type, command.data, command.id)

@@ -1,7 +1,6 @@
 """The sessions of phones and of agents' pages: admitted, opened, welcomed, heard, gone (docs/protocol.md)."""
 
 import asyncio
-import hashlib
 from typing import Literal, TypeVar, assert_never
 from urllib.parse import parse_qsl
 
@@ -31,7 +30,6 @@ from protocol.messages import (
     WelcomeAgent,
     WelcomePhone,
     encode,
-    encode_data,
     from_agent,
     from_phone,
 )
@@ -283,15 +281,13 @@ class PhoneSession:
             self._say("lost")
 
     async def _report(self, report: CallStatus | CallEnd, message_id: str | None) -> None:
-        # An app of the seed's form sends no id: what it says is then its id, and it gets no ACK.
-        said = message_id or f"said_{hashlib.sha256(encode_data(report)).hexdigest()[:32]}"
         try:
-            await self._shared.calls.apply(self._identity.tenant_id, self._device_id, said, report)
+            await self._shared.calls.apply(self._identity.tenant_id, self._device_id, message_id, report)
         except DialdeskError as error:
             if not error.retry:
                 await self._count_report()
             raise
-        if message_id is not None:
+        if message_id is not None:  # an app of the seed's form sends none, and gets no ACK
             self._wire.session.done(message_id)
             self.outbox.put(encode(Ack(message_id=message_id)))
         await self._count_report()
@@ -303,6 +299,7 @@ class PhoneSession:
         if claimed.live_call_id is None or claimed.live_call_id == named or claimed.away is None:
             return
         if claimed.away >= self._shared.config.reap_away:
+            await self._shared.calls.doubt(self._identity.tenant_id, claimed.live_call_id)
             self._disowned = claimed.live_call_id
             self._pending_reports = online.pending_reports + 1
             await self._count_report()
@@ -420,7 +417,7 @@ class AgentSession:
         before, self.last_seq = self.last_seq, None  # from here on events wait in `_early`
         try:
             snapshot = await self._shared.agents.snapshot(self._identity.tenant_id, self.user_id, hello.last_seq)
-        except DialdeskError:
+        except BaseException:
             self._early, self.last_seq = [], before
             raise
         self.outbox.put(

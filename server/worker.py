@@ -56,7 +56,12 @@ class Worker:
         async with self._database.connection() as connection:
             overdue = await calls.overdue(connection)
         for tenant_id, call_id in overdue:
-            await self._calls.reap(tenant_id, call_id)
+            try:
+                await self._calls.reap(tenant_id, call_id)
+            except DialdeskError:
+                raise
+            except Exception:  # one call that cannot be closed does not keep the others open
+                log.exception("call not reaped", call_id=call_id)
 
     async def sweep_grace(self) -> None:
         """Take phones offline whose sockets have been gone for too long."""

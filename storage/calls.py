@@ -14,7 +14,7 @@ from protocol.call import CallState, Status
 from protocol.messages import NO_DATA, Capabilities, LiveCall, Message, encode_data
 from protocol.phone_number import mask
 from protocol.timestamps import rfc3339
-from storage.database import Connection, queries
+from storage.database import Connection, queries, translated
 from storage.events import Emitted, frame
 from storage.idempotency import Once
 
@@ -123,13 +123,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DueCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """A command that was not acked in time. `sends` counts this sending too."""
+    """A command that was not acked in time. `sends` counts this sending too; `epoch` is its phone's session."""
 
     id: str
     device_id: str
     type: str
     data: bytes
     sends: int
+    epoch: int
 
 
 class VisibleCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,29 +181,30 @@ async def dial(connection: Connection, call: NewCall, once: Once, answer: msgspe
 
     Raises Duplicate: `call_live_device` where the phone is on a call, `idempotency_key_once` for a twin.
     """
-    row = await connection.fetchrow(
-        _SQL["dial"],
-        call.tenant_id,
-        call.device_id,
-        call.user_id,
-        call.id,
-        call.team_id,
-        call.created_by,
-        call.customer_phone,
-        call.customer_id,
-        call.customer_name,
-        call.order_id,
-        call.external_id,
-        None if call.custom_data is None else call.custom_data.decode(),
-        call.source,
-        msgspec.json.encode({"createdBy": call.created_by, "deviceId": call.device_id}).decode(),
-        call.command_id,
-        call.expires_at,
-        call.reap_after_expiry,
-        call.command.decode(),
-        call.resend_after,
-        *once.row(answer),
-    )
+    with translated():
+        row = await connection.fetchrow(
+            _SQL["dial"],
+            call.tenant_id,
+            call.device_id,
+            call.user_id,
+            call.id,
+            call.team_id,
+            call.created_by,
+            call.customer_phone,
+            call.customer_id,
+            call.customer_name,
+            call.order_id,
+            call.external_id,
+            None if call.custom_data is None else call.custom_data.decode(),
+            call.source,
+            msgspec.json.encode({"createdBy": call.created_by, "deviceId": call.device_id}).decode(),
+            call.command_id,
+            call.expires_at,
+            call.reap_after_expiry,
+            call.command.decode(),
+            call.resend_after,
+            *once.row(answer),
+        )
     if row is None:
         return Dialled("NO_DEVICE")
     if row["call_id"] is None:
@@ -237,34 +239,35 @@ async def change(
     Raises Duplicate(`call_event_once`) where the same report was applied meanwhile.
     """
     data = encode_data(tell).decode()
-    row = await connection.fetchrow(
-        _SQL["change"],
-        call.tenant_id,
-        call.id,
-        call.version,
-        state.status,
-        state.dialing_at,
-        state.ringing_at,
-        state.connected_at,
-        state.connected_evidence,
-        state.ended_at,
-        state.outcome,
-        state.closed_by,
-        state.evidence,
-        state.hangup_cause,
-        state.raw_cause,
-        state.duration,
-        state.has_recording,
-        state.recording_size,
-        reap_at,
-        why.source,
-        why.kind,
-        why.effect,
-        why.message_id,
-        why.data.decode(),
-        tell.type,
-        data,
-    )
+    with translated():
+        row = await connection.fetchrow(
+            _SQL["change"],
+            call.tenant_id,
+            call.id,
+            call.version,
+            state.status,
+            state.dialing_at,
+            state.ringing_at,
+            state.connected_at,
+            state.connected_evidence,
+            state.ended_at,
+            state.outcome,
+            state.closed_by,
+            state.evidence,
+            state.hangup_cause,
+            state.raw_cause,
+            state.duration,
+            state.has_recording,
+            state.recording_size,
+            reap_at,
+            why.source,
+            why.kind,
+            why.effect,
+            why.message_id,
+            why.data.decode(),
+            tell.type,
+            data,
+        )
     if row is None:
         return None
     return Emitted(row["user_id"], row["seq"], frame(row["user_id"], row["seq"], tell.type, data), row["nodes"])
@@ -309,6 +312,11 @@ async def cancel(
     return row is not None
 
 
+async def doubt(connection: Connection, tenant_id: str, call_id: str, seconds: float) -> None:
+    """Let the reaper look at a living call within so many seconds: its phone does not know of it any more."""
+    await connection.execute(_SQL["doubt"], tenant_id, call_id, seconds)
+
+
 async def ack(connection: Connection, command_id: str, device_id: str) -> None:
     """A phone says that it has the command on its disk."""
     await connection.execute(_SQL["ack"], command_id, device_id)
@@ -323,6 +331,7 @@ async def due(connection: Connection, node: str, resend_after: float) -> list[Du
             type=row["type"],
             data=row["data"].encode(),
             sends=row["sends"],
+            epoch=row["conn_epoch"],
         )
         for row in await connection.fetch(_SQL["due"], node, resend_after)
     ]

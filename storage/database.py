@@ -57,7 +57,7 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection outside a transaction: for one statement, or for reads that need no common view."""
-        with _translated():
+        with translated():
             async with self._pool.acquire(timeout=self._timeout) as connection:
                 yield connection
 
@@ -100,7 +100,7 @@ async def open_database(
     Set `statement_cache` to False behind PgBouncer in transaction mode (asyncpg FAQ). Raises UNAVAILABLE where
     PostgreSQL does not answer within `timeout` seconds.
     """
-    with _translated():
+    with translated():
         pool = await asyncpg.create_pool(
             url,
             min_size=min_size,
@@ -123,7 +123,7 @@ async def _leave_as_it_is(connection: object) -> None:
     """Nothing here changes a connection beyond its transaction, so giving it back needs no round trip of its own."""
 
 
-class _translated:  # noqa: N801 - used as a statement
+class translated:  # noqa: N801 - used as a statement
     """Turn what the driver raises into what callers are promised."""
 
     def __enter__(self) -> None:

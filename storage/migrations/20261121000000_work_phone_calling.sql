@@ -368,6 +368,7 @@ CREATE TABLE command (
 CREATE INDEX command_due ON command (next_send_at) WHERE next_send_at IS NOT NULL;
 CREATE INDEX command_waiting ON command (device_id) WHERE next_send_at IS NOT NULL;
 CREATE INDEX command_call ON command (call_id);
+CREATE UNIQUE INDEX command_cancel_once ON command (call_id) WHERE type = 'CANCEL_DIAL';
 
 -- ---------- customers ------------------------------------------------------------------------------------------------
 

@@ -63,8 +63,8 @@ FROM call c LEFT JOIN device d ON d.id = c.device_id
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: change
--- Move a call by compare-and-set on its version, note why, stop what is overtaken, and tell its agent. No row means that
--- somebody else moved the call first.
+-- Move a call by compare-and-set on its version, note why, stop what is overtaken, and tell its agent, in this order of
+-- locks: call, command, agent. No row means that somebody else moved the call first.
 WITH moved AS (
     UPDATE call
     SET version = version + 1, status = $4, dialing_at = $5, ringing_at = $6, connected_at = $7, connected_evidence = $8,
@@ -82,10 +82,11 @@ overtaken AS (
     SET next_send_at = NULL, acked_at = CASE WHEN $19 = 'phone' THEN coalesce(c.acked_at, now()) ELSE c.acked_at END
     FROM moved
     WHERE c.call_id = moved.id AND c.next_send_at IS NOT NULL AND (c.type = 'DIAL_COMMAND' OR $4 = 'ended')
+    RETURNING c.id
 )
-SELECT m.user_id, emit(m.user_id, $24, $25::text::json) AS seq,
+SELECT m.user_id, o.overtaken, emit(m.user_id, $24, $25::text::json) AS seq,
     ARRAY(SELECT n.node FROM agent_node n WHERE n.user_id = m.user_id) AS nodes
-FROM moved m;
+FROM moved m CROSS JOIN (SELECT count(*) AS overtaken FROM overtaken) o;
 
 -- name: note
 -- Record a report that changed nothing; a repeat of it is nothing at all.
@@ -102,7 +103,7 @@ WHERE c.tenant_id = $1 AND c.id = $2
     AND ($3::text IS NULL OR c.user_id = $3) AND ($4::text[] IS NULL OR c.team_id = ANY ($4) OR c.user_id = $5);
 
 -- name: cancel
--- Commit a CANCEL_DIAL for a living call, once, and stop sending its dial.
+-- Commit a CANCEL_DIAL for a living call, once however many ask at a time, and stop sending its dial.
 WITH living AS (
     SELECT id, device_id FROM call WHERE tenant_id = $1 AND id = $2 AND ended_at IS NULL FOR NO KEY UPDATE
 ),
@@ -110,15 +111,22 @@ stopped AS (
     UPDATE command c SET next_send_at = NULL
     FROM living WHERE c.call_id = living.id AND c.type = 'DIAL_COMMAND'
 ),
-noted AS (
-    INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
-    SELECT id, $1, $5, 'HANGUP', 'none', $6::text::json FROM living
+asked AS (
+    INSERT INTO command (id, tenant_id, call_id, device_id, type, data, expires_at, next_send_at)
+    SELECT $3, $1, l.id, l.device_id, 'CANCEL_DIAL', $4::text::json, now() + interval '1 day',
+        now() + make_interval(secs => $7::float8)
+    FROM living l
+    ON CONFLICT (call_id) WHERE type = 'CANCEL_DIAL' DO NOTHING
+    RETURNING id, call_id
 )
-INSERT INTO command (id, tenant_id, call_id, device_id, type, data, expires_at, next_send_at)
-SELECT $3, $1, l.id, l.device_id, 'CANCEL_DIAL', $4::text::json, now() + interval '1 day', now() + make_interval(secs => $7::float8)
-FROM living l
-WHERE NOT EXISTS (SELECT FROM command o WHERE o.call_id = l.id AND o.type = 'CANCEL_DIAL')
-RETURNING id;
+INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
+SELECT call_id, $1, $5, 'HANGUP', 'none', $6::text::json FROM asked
+RETURNING call_id;
+
+-- name: doubt
+-- Let the reaper look soon at a living call that its phone, back after long, does not know of.
+UPDATE call SET reap_at = least(reap_at, now() + make_interval(secs => $3::float8))
+WHERE tenant_id = $1 AND id = $2 AND ended_at IS NULL AND status <> 'pending';
 
 -- name: ack
 -- A phone has these commands on its disk.
@@ -130,13 +138,13 @@ WHERE id = $1 AND device_id = $2;
 UPDATE command c
 SET next_send_at = now() + make_interval(secs => $2::float8), sends = sends + 1
 FROM (
-    SELECT o.id FROM command o JOIN device d ON d.id = o.device_id
+    SELECT o.id, d.conn_epoch FROM command o JOIN device d ON d.id = o.device_id
     WHERE o.next_send_at <= now() AND o.expires_at > now() AND d.node = $1
     ORDER BY o.next_send_at LIMIT 500
     FOR UPDATE OF o SKIP LOCKED
 ) t
 WHERE c.id = t.id
-RETURNING c.id, c.device_id, c.type, c.data, c.sends;
+RETURNING c.id, c.device_id, c.type, c.data, c.sends, t.conn_epoch;
 
 -- name: silence
 -- Commands that have expired are sent no more.
@@ -159,5 +167,5 @@ SELECT id, status, call_method, customer_phone, created_at, device_id, customer_
     custom_data, connected_at
 FROM call
 WHERE user_id = $1 AND ended_at IS NULL
-ORDER BY created_at
-LIMIT 50;
+ORDER BY created_at DESC
+LIMIT 8;

@@ -40,6 +40,7 @@ QUICK = {
     "DRAIN": "0.5",
     "DATABASE_TIMEOUT": "2",
     "HEARTBEAT_INTERVAL": "1",
+    "FIRST_MESSAGE": "2",
     "PROBE_AFTER": "2",
     "OFFLINE_AFTER": "4",
     "CLOSE_AFTER": "6",

@@ -1,5 +1,6 @@
 """What holds for every route of the real application, whichever it is (house rules 9 and 10, and HTTP)."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -206,7 +207,7 @@ class Installation:
 
 
 def _codes(endpoints: Sequence[Endpoint]) -> dict[str, set[str]]:
-    """What the document says that each endpoint may answer: `ok`, and codes. A phone is told of its unbinding by all."""
+    """What the document says that each endpoint answers: `ok`, and codes. Any tells a phone that it is unbound."""
     document = msgspec.json.decode(describe_endpoints(endpoints, version="1", server_url="http://desk"))
     return {
         operation["operationId"]: {"ok", "DEVICE_UNBOUND", *re.findall("`(\\w+)`", " ".join(_descriptions(operation)))}
@@ -731,23 +732,27 @@ async def test_what_may_happen_twice_is_written_down(config: Config, database: D
 
 
 async def test_a_request_under_one_key_happens_once(config: Config, database: Database) -> None:
-    """The same key and body give the same answer and change nothing more; another body is IDEMPOTENCY_MISMATCH. Another
-    person's key is another."""
+    """The same key and body give the same answer and one row, also at the same time; with another body the key is
+    IDEMPOTENCY_MISMATCH, and with another tenant it is another key."""
     async with installation(config, database) as site:
-        acme = await site.town.company("acme")
+        acme, bolt = await site.town.company("acme"), await site.town.company("bolt")
         for endpoint in (one for one in site.endpoints if "once" in one.parameters):
             body = sample(acme)[endpoint.name]
-            other = body + b"\n" if isinstance(body, bytes) else {**body, min(body): f"{body[min(body)]}1"}
-            once = {"idempotency-key": "the-key"}
-            first = await site.ask(acme.admin, endpoint, body=body, headers=once)
-            rows = await rows_of(database, acme.tenant_id)
-            second = await site.ask(acme.admin, endpoint, body=body, headers=once)
-            third = await site.ask(acme.admin, endpoint, body=other, headers=once)
+            another = body + b"\n" if isinstance(body, bytes) else {**body, min(body): f"{body[min(body)]}1"}
 
-            assert "ok" == outcome(first), endpoint.name
-            assert "IDEMPOTENCY_MISMATCH" == outcome(third), endpoint.name
+            async def ask(person: Person, body: Any, endpoint: Endpoint = endpoint) -> httpx.Response:
+                return await site.ask(person, endpoint, body=body, headers={"idempotency-key": "the-key"})
+
+            twins = await asyncio.gather(ask(acme.admin, body), ask(acme.admin, body))
+            rows, bolts_rows = [await rows_of(database, company.tenant_id) for company in (acme, bolt)]
+            later, other = await ask(acme.admin, body), await ask(acme.admin, another)
+            elsewhere = await ask(bolt.admin, body)
+
+            assert ["ok"] * 4 == [outcome(answer) for answer in (*twins, later, elsewhere)], endpoint.name
+            assert _kept(twins[0]) == _kept(twins[1]) == _kept(later), endpoint.name
+            assert "IDEMPOTENCY_MISMATCH" == outcome(other), endpoint.name
             assert rows == await rows_of(database, acme.tenant_id), endpoint.name
-            assert _kept(first) == _kept(second), endpoint.name
+            assert bolts_rows != await rows_of(database, bolt.tenant_id), endpoint.name
 
 
 def _kept(response: httpx.Response) -> dict[str, Any]:
