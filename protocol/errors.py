@@ -110,7 +110,6 @@ ERRORS: dict[str, ErrorSpec] = {
         "该手机无法远程挂断，请在手机上挂断",
         "This phone cannot be hung up from here; hang up on the handset",
     ),
-    "CALL_NOT_ENDED": ErrorSpec(409, True, "通话尚未结束", "The call has not ended yet"),
     "CALL_CHANGED": ErrorSpec(409, True, "通话状态正在变化，请重试", "The call is changing; try again"),
     # the wire
     "BAD_MESSAGE": ErrorSpec(400, False, "消息格式错误：{reason}", "The message is malformed: {reason}"),
@@ -123,6 +122,22 @@ ERRORS: dict[str, ErrorSpec] = {
         500, True, "服务器内部错误，请提供请求编号 {requestId}", "Internal error; quote request {requestId}"
     ),
 }
+
+
+_IN_CHINESE = {
+    "agent": "坐席",
+    "API key": "API 密钥",
+    "call": "通话",
+    "customer": "客户",
+    "device": "设备",
+    "follow-up": "跟进",
+    "path": "地址",
+    "team": "团队",
+    "tenant": "企业",
+    "user": "用户",
+    "username": "用户名",
+}
+"""What errors speak of, for people who read Chinese."""
 
 
 class DialdeskError(Exception):
@@ -146,8 +161,10 @@ class DialdeskError(Exception):
 
     def message(self, language: Language) -> str:
         """The text for people, which says what to do next."""
-        text = self.spec.zh if language == "zh-CN" else self.spec.en
-        return text.format_map(_Blank(self.details))
+        if language == "zh-CN":
+            what = self.details.get("what")
+            return self.spec.zh.format_map(_Blank({**self.details, "what": _IN_CHINESE.get(str(what), what)}))
+        return self.spec.en.format_map(_Blank(self.details))
 
 
 class _Blank(dict[str, Any]):

@@ -17,6 +17,7 @@ from protocol.errors import DialdeskError
 from protocol.timestamps import Timestamp
 
 M = TypeVar("M")
+T = TypeVar("T")
 
 MAX_FRAME = 64 * 1024
 """Bytes of the longest frame either side accepts."""
@@ -472,10 +473,19 @@ class Decoder(Generic[M]):
         if decoder is None:
             raise DialdeskError("UNKNOWN_TYPE", type=outer.type, messageId=outer.message_id)
         try:
-            message = decoder.decode(outer.data)
+            message = self._read(outer.type, decoder, outer.data)
         except _MALFORMED as error:
             raise _bad_message(error, outer.message_id) from error
         return Envelope(message, outer.message_id, outer.timestamp, outer.seq)
+
+    @staticmethod
+    def _read(kind: str, decoder: msgspec.json.Decoder[M], data: msgspec.Raw) -> M:
+        try:
+            return decoder.decode(data)
+        except msgspec.ValidationError:
+            if kind not in _REPORTS:
+                raise
+            return salvage(bytes(data), decoder.type)
 
     def _named_id(self, octets: bytes) -> str | None:
         """The id of a frame whose envelope is malformed elsewhere: without it in the ERROR the sender never stops."""
@@ -483,6 +493,27 @@ class Decoder(Generic[M]):
             return self._named.decode(octets).message_id
         except _MALFORMED:
             return None
+
+
+def salvage(data: bytes, kind: type[T]) -> T:
+    """Read a report that tells something unreadable: what only informs is dropped, for a wrong `recordingSize` must not
+    lose the end of a call. Raises msgspec.ValidationError where what it cannot do without is unreadable too."""
+    given = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    readable: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
+        if field.encode_name not in given:
+            continue
+        try:
+            readable[field.encode_name] = msgspec.to_builtins(
+                msgspec.json.decode(bytes(given[field.encode_name]), type=field.type)
+            )
+        except msgspec.ValidationError:
+            if field.required:
+                raise
+    return msgspec.convert(readable, kind)
+
+
+_REPORTS = frozenset({CallStatus.type, CallEnd.type})
 
 
 def _bad_message(reason: object, message_id: str | None) -> DialdeskError:

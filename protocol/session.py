@@ -122,7 +122,9 @@ class Session(Generic[M]):
             envelope = self._decoder.decode(frame)
         except DialdeskError as error:
             if not self.ready:
-                return Close(CloseCode.FIRST_MESSAGE, f"the first message must be {self._first.type}")
+                meant = self._first.type in (frame if isinstance(frame, str) else frame.decode(errors="replace"))
+                reason = str(error) if meant else f"the first message must be {self._first.type}"
+                return Close(CloseCode.FIRST_MESSAGE, reason[:100])
             if error.code == "BAD_MESSAGE" and self._counts_as_flood(now):
                 return Close(CloseCode.FIRST_MESSAGE, "too many malformed frames")
             return Refused(error, revived)

@@ -69,7 +69,7 @@ def serve_command() -> None:
 
 @main.command("work")
 def work_command() -> None:
-    """Do the chores: send commands again, close lost calls, sweep dead nodes. Any number may run."""
+    """Do the chores: close lost calls, sweep dead nodes, tidy up. Any number may run."""
     config = _config()
     _run(_work(config))
 

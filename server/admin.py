@@ -198,7 +198,7 @@ class Admin:
         for user_id, nodes in pages.items():
             self._relay.close_agent(nodes, user_id, CloseCode.UNBOUND, "tenant suspended")
         for device_id, node in phones.items():
-            self._relay.close_phone(node, device_id, CloseCode.UNBOUND, "tenant suspended")
+            self._relay.close_phone(node, device_id, CloseCode.REFRESH_TOKEN, "tenant suspended")
         return TenantAnswer(tenant=after)
 
     async def resume_tenant(self, identity: Identity, tenant_id: str, request: RequestInfo) -> TenantAnswer:

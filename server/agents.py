@@ -1,7 +1,8 @@
-"""Agents' streams on this node: where a page begins, and the refill of what the relay did not carry (house rule 6)."""
+"""Agents' streams on this node: where a page begins, and the refill of what the relay did not carry."""
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -9,6 +10,7 @@ import structlog
 
 from protocol.errors import CloseCode, DialdeskError
 from protocol.messages import DeviceView, LiveCall
+from server.batch import Batch
 from server.hub import Hub
 from server.lease import Lease
 from server.telemetry import Metrics
@@ -50,24 +52,30 @@ class Agents:
         self._lease = lease
         self._metrics = metrics
         self._refill_every = refill_every
-        self._attendance = asyncio.Lock()
+        self._attendance: Batch[str, None] = Batch(self._attend)
         self._wake = asyncio.Event()
 
     async def attend(self, user_id: str) -> None:
-        """Let other nodes know that events for the agent are to be sent here."""
-        async with self._attendance, self._database.connection() as connection:
-            await nodes.attend(connection, user_id, self._lease.boot_id)
+        """Let other nodes know that events for the agent are to be sent here. Join the page to the hub before."""
+        await self._attendance.ask(user_id)
 
     async def leave(self, user_id: str) -> None:
         """A page is gone; with the last of them, events for the agent are sent here no more."""
-        async with self._attendance:
-            if self._hub.pages(user_id):
-                return
-            try:
-                async with self._database.connection() as connection:
-                    await nodes.leave(connection, user_id, self._lease.boot_id)
-            except DialdeskError:
-                log.warning("agent's leave not written", user_id=user_id)  # costs a message for nobody, until the sweep
+        try:
+            await self._attendance.ask(user_id)
+        except DialdeskError:
+            log.warning("agent's leave not written", user_id=user_id)  # costs a message for nobody, until the sweep
+
+    async def _attend(self, asked: Sequence[str]) -> Sequence[None]:
+        """Write for each agent whether it has a page here now. Batches run one by one, so the last word is true."""
+        here = sorted({user_id for user_id in asked if self._hub.pages(user_id)})
+        gone = sorted(set(asked) - set(here))
+        async with self._database.connection() as connection:
+            if here:
+                await nodes.attend(connection, here, self._lease.boot_id)
+            if gone:
+                await nodes.leave(connection, gone, self._lease.boot_id)
+        return [None] * len(asked)
 
     async def snapshot(self, tenant_id: str, user_id: str, last_seq: int | None) -> Snapshot:
         """Read where a page stands that has seen `last_seq`, or nothing yet. Register it before."""

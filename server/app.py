@@ -20,7 +20,7 @@ from server.agents import Agents
 from server.api_keys import ApiKeys
 from server.asyncapi import describe_messages
 from server.auth import Auth
-from server.calls import Calls
+from server.calls import AppEnd, AppStatus, Calls
 from server.config import Config, master_keys
 from server.customers import IMPORT_BOUND, Customers
 from server.devices import Devices
@@ -69,10 +69,11 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
             timeout=config.database_timeout,
             statement_cache=config.database_statement_cache,
         ) as database,
+        _lease_database(config) as lease_database,
         _redis(config) as redis,
     ):
         with Passwords() as passwords:
-            lease = _lease(database, metrics, config, "web")
+            lease = _lease(lease_database, metrics, config, "web")
             relay = _relay(redis, lease, metrics, config)
             hub = Hub(metrics, bound=config.max_sessions)
             relay.connect(hub)
@@ -151,9 +152,10 @@ async def worker_node(config: Config) -> AsyncIterator[Worker]:
             timeout=config.database_timeout,
             statement_cache=config.database_statement_cache,
         ) as database,
+        _lease_database(config) as lease_database,
         _redis(config) as redis,
     ):
-        lease = _lease(database, metrics, config, "worker")
+        lease = _lease(lease_database, metrics, config, "worker")
         relay = _relay(redis, lease, metrics, config)
         calls = Calls(database, relay, metrics, config)
         await lease.take()
@@ -226,8 +228,8 @@ def _endpoints(
         # calls (seed 003 §5.3, §5.5, §6.4)
         Endpoint("POST", "/api/v1/calls/dial", calls.dial, needs="calls.dial"),
         Endpoint("POST", "/api/v1/calls/hangup", calls.hang_up, needs="calls.control"),
-        Endpoint("POST", "/api/v1/calls/mobile/status", calls.report_status, needs=PHONE),
-        Endpoint("POST", "/api/v1/calls/mobile/end", calls.report_end, needs=PHONE),
+        Endpoint("POST", "/api/v1/calls/mobile/status", calls.report_status, needs=PHONE, salvaged=AppStatus),
+        Endpoint("POST", "/api/v1/calls/mobile/end", calls.report_end, needs=PHONE, salvaged=AppEnd),
         Endpoint("GET", "/api/v1/calls", records.list_calls, needs="calls.read"),
         Endpoint("GET", "/api/v1/calls/statistics", records.statistics, needs="calls.statistics"),
         Endpoint("GET", "/api/v1/calls/follow-ups", records.follow_ups_due, needs="calls.read"),
@@ -299,6 +301,18 @@ def _cors(config: Config) -> Middleware:
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "Accept-Language"],
         expose_headers=["X-Request-Id", "Retry-After"],
     )
+
+
+@asynccontextmanager
+async def _lease_database(config: Config) -> AsyncIterator[Database]:
+    """A connection for the lease alone: a storm that keeps all others busy must not cost the node its sessions."""
+    async with open_database(
+        config.database_url,
+        max_size=1,
+        timeout=config.database_timeout,
+        statement_cache=config.database_statement_cache,
+    ) as database:
+        yield database
 
 
 @asynccontextmanager

@@ -438,7 +438,7 @@ async def _by_device_token(connection: Connection, token_hash: bytes, device_id:
         raise DialdeskError("ACCOUNT_DISABLED")
     if phone.suspended:
         raise DialdeskError("TENANT_SUSPENDED")
-    return Identity(kind="phone", id=phone.id, tenant_id=phone.tenant_id, user_id=phone.user_id)
+    return Identity(kind="phone", id=phone.id, tenant_id=phone.tenant_id, user_id=phone.user_id, token_hash=token_hash)
 
 
 async def _user(connection: Connection, identity: Identity) -> User:

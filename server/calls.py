@@ -1,4 +1,4 @@
-"""dial · hang_up · apply: the one door by which a call comes to be and changes (house.md, "One dial, file by file")."""
+"""dial · hang_up · apply: the one door by which a call comes to be and changes (docs/architecture.md)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ class DialAnswer(Answer, frozen=True, kw_only=True):
     """The call is committed; what becomes of it arrives as events."""
 
     call_id: str
-    message: str = "拨号指令已发送到工作手机"
+    message: str = "呼叫已提交，等待工作手机执行 / The call is committed and waits for its phone"
 
 
 class HangUpRequest(Body, frozen=True, kw_only=True):
@@ -192,7 +192,8 @@ class Calls:
     async def hang_up(self, identity: Identity, body: HangUpRequest) -> HangUpAnswer:
         """End a call, or keep it from being dialled; a call that has ended is a success.
 
-        Raises HANGUP_UNSUPPORTED where the handset cannot be hung up from here and has been told to dial already.
+        Raises NOT_FOUND, and HANGUP_UNSUPPORTED where the handset cannot be hung up from here and has been told to dial
+        already.
         """
         await self._hang_up(identity, body.call_id)
         return HangUpAnswer()
@@ -211,7 +212,7 @@ class Calls:
         phone drops it), UNAVAILABLE or CALL_CHANGED where it is to be sent again.
         """
         said = encode_data(report)
-        if message_id is None:  # an app of the seed's form: what it says is its id, so that a repeat is still a repeat
+        if message_id is None:  # an app of the seed's form: what it says is its id, so a repeat is still a repeat
             message_id = f"said_{hashlib.sha256(report.type.encode() + said).hexdigest()[:32]}"
         for _ in range(_RACES):
             async with self._database.connection() as connection:

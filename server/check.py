@@ -32,12 +32,14 @@ async def check(config: Config) -> AsyncIterator[Finding]:
                 yield Finding(subject, True, await look(config))
         except TimeoutError:
             yield Finding(subject, False, f"no answer within {_DEADLINE:g} s")
-        except (DialdeskError, MigrationError, RedisError, ObjectsError, OSError) as error:
+        except (DialdeskError, MigrationError, RedisError, ObjectsError, OSError, ValueError) as error:
             yield Finding(subject, False, str(error.__cause__ or error))
 
 
 async def _database(config: Config) -> str:
-    async with open_database(config.database_url, timeout=config.database_timeout) as database:
+    async with open_database(
+        config.database_url, timeout=config.database_timeout, statement_cache=config.database_statement_cache
+    ) as database:
         async with database.connection() as connection:
             version: str = await connection.fetchval("SHOW server_version")
     major = int(version.partition(".")[0])

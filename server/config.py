@@ -33,7 +33,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Secret
     redis_url: Secret
     secret_key: Secret
-    """At least 32 characters; signs access tokens. Change it and everybody signs in again."""
+    """At least 32 characters; signs access tokens. A change voids them; refreshing gives others."""
     master_keys: Secret
     """`id:base64` of 32 bytes, comma-separated, the first encrypts: the keys that wrap secrets at rest."""
     public_url: str = "http://127.0.0.1:8000"
@@ -63,7 +63,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     body_limit: Count = 1024 * 1024
     request_timeout: Seconds = 30.0
 
-    # leases (house rule 5)
+    # leases of nodes
     lease: Seconds = 15.0
     lease_renew: Seconds = 5.0
 
@@ -130,8 +130,7 @@ def read_config(environ: Mapping[str, str]) -> Config:
             given[field.name] = msgspec.convert(value, field.type, strict=False, dec_hook=_secret)
         except msgspec.ValidationError as error:
             problems.append(f"{name}: {error}")
-    if not problems:
-        problems = list(_inconsistencies(given))
+    problems += _inconsistencies(given)
     if problems:
         raise ConfigError("; ".join(problems))
     return Config(**given)
@@ -164,10 +163,15 @@ def _inconsistencies(given: dict[str, Any]) -> list[str]:
         return given[name] if name in given else _DEFAULTS[name]
 
     problems = []
-    if len(given["secret_key"]) < 32:
+    for name, schemes in (("database_url", {"postgres", "postgresql"}), ("redis_url", {"redis", "rediss", "unix"})):
+        if name in given and urlsplit(given[name]).scheme not in schemes:
+            problems.append(
+                f"{name.upper()} must begin with {' or '.join(f'{scheme}://' for scheme in sorted(schemes))}"
+            )
+    if "secret_key" in given and len(given["secret_key"]) < 32:
         problems.append("SECRET_KEY has fewer than 32 characters")
     try:
-        if not _parsed_master_keys(given["master_keys"]):
+        if "master_keys" in given and not _parsed_master_keys(given["master_keys"]):
             problems.append("MASTER_KEYS is empty")
     except (ValueError, binascii.Error):
         problems.append(

@@ -22,7 +22,7 @@ from server.config import Config, read_config
 from server.passwords import Passwords
 from storage import accounts, installation
 from storage.audit import Actor
-from storage.database import open_database
+from storage.database import Connection, open_database
 from storage.embedded import running
 from storage.migrate import migrate
 from storage.supervisor import die_with_parent
@@ -30,7 +30,7 @@ from storage.supervisor import die_with_parent
 READY_DEADLINE = 60.0
 """Seconds that a child has to say that it is ready."""
 
-STOP_DEADLINE = 20.0
+STOP_DEADLINE = 45.0
 """Seconds that a child has to drain and end."""
 
 
@@ -59,7 +59,11 @@ async def dev(options: Options, say: Callable[[str], None]) -> None:
     for signalled in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signalled, stop.set)
     async with AsyncExitStack() as stack:
-        (options.data / "log").mkdir(parents=True, exist_ok=True)
+        try:
+            (options.data / "log").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DevError(f"--data {options.data} cannot be used: {error.strerror}") from error
+        _demand_free_ports(options)
         kept = _kept_secrets(options.data, options.demo_password)
         environ = await stack.enter_async_context(_environment(options, kept, say))
         config = read_config(environ)
@@ -87,6 +91,18 @@ async def dev(options: Options, say: Callable[[str], None]) -> None:
                 raise end.result()
             end.cancel()
         say("stopping")
+
+
+def _demand_free_ports(options: Options) -> None:
+    """Find an occupied port before everything else is started."""
+    host = _lan_address() if options.lan else options.host
+    for port in range(options.port, options.port + options.web):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise DevError(f"{host}:{port} cannot be listened on: {error.strerror}; give another --port") from error
 
 
 @asynccontextmanager
@@ -276,41 +292,50 @@ async def _demo(origin: str, password: str, options: Options, environ: dict[str,
 
 async def _people(config: Config, kept: dict[str, str], options: Options) -> None:
     """The people of the installation, made at its first start: the demo's, or one system administrator."""
-    wanted = [("admin", "tenant_admin"), ("agent1", "agent"), ("agent2", "agent")] if options.demo else []
     actor = Actor(kind="system", id="dev", tenant_id=None)
     async with open_database(config.database_url, max_size=2) as database:
         with Passwords() as passwords:
             hashed = await passwords.hash(kept["DEMO_PASSWORD"])
         async with database.transaction() as connection:
             if not options.demo:
-                if not await installation.has_users(connection):
-                    await accounts.create_user(
-                        connection,
-                        actor,
-                        None,
-                        username="admin",
-                        name="admin",
-                        role="system_admin",
-                        password_hash=hashed,
-                    )
+                await _have_user(connection, actor, None, "admin", "system_admin", hashed, options)
                 return
             tenant_id = await installation.tenant_by_code(connection, "demo")
             if tenant_id is None:
                 tenant_id = await accounts.create_tenant(connection, actor, code="demo", name="Demo")
-                for username, role in wanted:
-                    await accounts.create_user(
-                        connection,
-                        actor,
-                        tenant_id,
-                        username=username,
-                        name=username,
-                        role=role,
-                        password_hash=hashed,
-                        must_change_password=False,
-                    )
-            elif options.demo_password is not None:
-                for username, _ in wanted:
-                    await installation.set_password(connection, username, hashed)
+            for username, role in (("admin", "tenant_admin"), ("agent1", "agent"), ("agent2", "agent")):
+                await _have_user(connection, actor, tenant_id, username, role, hashed, options)
+
+
+async def _have_user(
+    connection: Connection,
+    actor: Actor,
+    tenant_id: str | None,
+    username: str,
+    role: str,
+    password_hash: str,
+    options: Options,
+) -> None:
+    """Make the user where it is missing; give it the password where one was asked for."""
+    known = await installation.user_by_name(connection, username)
+    if known is not None and known[1] != tenant_id:
+        raise DevError(
+            f"{options.data} was made {'with' if options.demo else 'without'} --no-demo: start it so again,"
+            " or give another folder with --data"
+        )
+    if known is None:
+        await accounts.create_user(
+            connection,
+            actor,
+            tenant_id,
+            username=username,
+            name=username,
+            role=role,
+            password_hash=password_hash,
+            must_change_password=False,
+        )
+    elif options.demo_password is not None:
+        await installation.set_password(connection, username, password_hash)
 
 
 def _welcome(origins: list[str], password: str, options: Options) -> list[str]:

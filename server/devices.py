@@ -248,6 +248,7 @@ class Devices:
             tenant_id, user_id = token.tenant_id, token.user_id
             lost: list[Emitted] = []
             if body.force and token.device_id:
+                await devices.hold(connection, tenant_id, [token.device_id])
                 lost = await self._calls.close_lost(connection, tenant_id, [token.device_id], "rebound")
             bound = await devices.bind(connection, tenant_id, user_id, _handset(body, token.region), digest(auth_token))
             await self._refuse_on_call(connection, tenant_id, bound.id, force=body.force)
@@ -367,6 +368,7 @@ class Devices:
         force: bool,
     ) -> list[Unbound]:
         """Unbind these phones of an agent who is held; what was emitted of their calls goes with the first of them."""
+        await devices.hold(connection, tenant_id, device_ids)
         emitted = await self._calls.close_lost(connection, tenant_id, device_ids, reason) if force else []
         freed = await devices.unbind(connection, tenant_id, user_id, device_ids)
         for phone in freed:

@@ -33,6 +33,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from protocol.errors import DialdeskError, Language
+from protocol.messages import salvage
 from protocol.timestamps import rfc3339
 from server.config import Config
 from server.identity import Identity
@@ -112,12 +113,14 @@ class Endpoint:
         *,
         needs: str,
         body_limit: int | None = None,
+        salvaged: type[msgspec.Struct] | None = None,
     ) -> None:
         self.method = method
         self.path = path
         self.function = function
         self.needs = needs
         self.body_limit = body_limit
+        self.salvaged = salvaged
         hints = get_type_hints(function, include_extras=True)
         self.answer = hints.pop("return")
         self.parameters = {name: hints[name] for name in inspect.signature(function).parameters}
@@ -255,7 +258,14 @@ class Http:
         told, expected = headers.get("content-type"), endpoint.media_type
         if raw and told and expected and told.partition(";")[0].strip().lower() != expected:
             raise DialdeskError("UNSUPPORTED_MEDIA_TYPE", expected=expected)
-        return raw if endpoint.decoder is None else decode(endpoint.decoder, raw or b"{}")
+        if endpoint.decoder is None:
+            return raw
+        try:
+            return decode(endpoint.decoder, raw or b"{}")
+        except DialdeskError as error:
+            if endpoint.salvaged is None or error.code != "INVALID_FIELD":
+                raise
+            return _salvaged(endpoint.salvaged, raw, error)
 
 
 class _Resource:
@@ -281,6 +291,19 @@ def media_type(hint: Any) -> str | None:
     """What `Annotated[…, Meta(extra_json_schema={"contentMediaType": …})]` says of its content."""
     told = [(meta.extra_json_schema or {}).get("contentMediaType") for meta in getattr(hint, "__metadata__", ())]
     return next(filter(None, told), None)
+
+
+def _salvaged(kind: type[msgspec.Struct], raw: bytes, refusal: DialdeskError) -> Any:
+    """Read one report or a batch of them without what cannot be read and only informs."""
+    try:
+        if raw.lstrip().startswith(b"["):
+            reports = msgspec.json.decode(
+                raw, type=Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=500)]
+            )
+            return [salvage(bytes(report), kind) for report in reports]
+        return salvage(raw, kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal from error
 
 
 def decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:

@@ -24,6 +24,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     teams: tuple[str, ...] = ()
     permissions: frozenset[str] = frozenset()
     login_id: str | None = None
+    token_hash: bytes = b""
+    """Of a phone: the token it came with, so that a session cannot outlive the binding it began under."""
     must_change_password: bool = False
 
     def require(self, needs: str) -> None:

@@ -1,4 +1,4 @@
-"""A node's right to hold sessions (house rule 5): a lease in PostgreSQL, renewed in time or lost with all it covers.
+"""A node's right to hold sessions: a lease in PostgreSQL, renewed in time or lost with all it covers (rule 5).
 
 Whoever is about to act for a session asks `held`; it is judged by this machine's clock, counting sleep, from the moment
 the last successful renewal was *asked*, so that it always ends here before it ends in PostgreSQL. A process that was

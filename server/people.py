@@ -1,6 +1,7 @@
 """People by the command line: for the operator of an installation, where nobody can sign in yet or any more."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,10 +21,16 @@ from storage.vault import Vault
 
 _ACTOR = Actor(kind="system", id="command line", tenant_id=None)
 _TELL_DEADLINE = 5.0
+_USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_TENANT_CODE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 async def add_user(config: Config, username: str, tenant_code: str | None, role: str, name: str) -> str:
     """Add a user, and its tenant where that is missing; returns a password to be changed at the first sign-in."""
+    if not _USERNAME.fullmatch(username):
+        raise DialdeskError("INVALID_FIELD", reason=f"user name: {_USERNAME.pattern}")
+    if tenant_code is not None and not _TENANT_CODE.fullmatch(tenant_code):
+        raise DialdeskError("INVALID_FIELD", reason=f"tenant code: {_TENANT_CODE.pattern}")
     password, password_hash = Passwords.generate()
     async with _database(config) as database, database.transaction() as connection:
         tenant_id = None
@@ -104,5 +111,10 @@ def _in(tenant_id: str | None) -> Actor:
 
 @asynccontextmanager
 async def _database(config: Config) -> AsyncIterator[Database]:
-    async with open_database(config.database_url, max_size=2, timeout=config.database_timeout) as database:
+    async with open_database(
+        config.database_url,
+        max_size=2,
+        timeout=config.database_timeout,
+        statement_cache=config.database_statement_cache,
+    ) as database:
         yield database

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Literal
 
 import structlog
 
@@ -15,6 +16,11 @@ from storage.database import Database
 from storage.nodes import Claim, Claimed, Presence
 
 log = structlog.get_logger()
+
+Refusal = Literal["replaced", "unbound"]
+
+CHUNK = 2000
+"""Phones that one statement is asked about."""
 
 _CLOSES = {
     "unbound": (CloseCode.UNBOUND, "unbound"),
@@ -32,12 +38,12 @@ class Presences:
         self._lease = lease
         self._hub = hub
         self._resend_after = resend_after
-        self._claims: Batch[Claim, Claimed | None] = Batch(self._claim)
+        self._claims: Batch[Claim, Claimed | Refusal] = Batch(self._claim)
         self._unsaid: dict[tuple[str, int], Presence] = {}
         self._wake = asyncio.Event()
 
-    async def claim(self, claim: Claim) -> Claimed | None:
-        """Make this node's the session of a phone; None where a newer connection is known or the phone was unbound.
+    async def claim(self, claim: Claim) -> Claimed | Refusal:
+        """Make this node's the session of a phone, or tell that a newer connection is known, or its token void.
 
         The older session, wherever it is, is closed 4501.
         """
@@ -77,23 +83,28 @@ class Presences:
 
         `heard` is (device id, epoch, when), by the clock of `now`.
         """
-        if not heard:
-            return
+        node = self._lease.boot_id
         async with self._database.connection() as connection:
-            fenced = await nodes.heard(
-                connection, self._lease.boot_id, [(device_id, epoch, now - at) for device_id, epoch, at in heard]
-            )
+            fenced = []
+            for begin in range(0, len(heard), CHUNK):
+                part = heard[begin : begin + CHUNK]
+                fenced += await nodes.heard(connection, node, [(name, epoch, now - at) for name, epoch, at in part])
+            for device_id, epoch in await nodes.said_to_be_here(connection, node):
+                if not self._hub.holds(device_id):
+                    self.say(Presence(device_id, epoch, "lost"))
         for device_id, epoch, why in fenced:
             code, reason = _CLOSES[why]
             log.warning("session fenced", device_id=device_id, why=why)
             self._hub.receive(ClosePhone(device_id, code, reason, NO_FRAME, epoch + 1))
 
-    async def _claim(self, claims: Sequence[Claim]) -> Sequence[Claimed | None]:
+    async def _claim(self, claims: Sequence[Claim]) -> Sequence[Claimed | Refusal]:
         """One transaction for a batch. A phone that asks twice in it is claimed for its newest connection."""
         newest = {claim.device_id: claim for claim in sorted(claims, key=lambda claim: claim.connection)}
         node = self._lease.boot_id
         async with self._database.transaction() as connection:
             claimed, emitted = await nodes.claim(connection, node, list(newest.values()))
+            refused = [claim for claim in claims if claim.device_id not in claimed]
+            bound = await nodes.still_bound(connection, refused) if refused else set()
         self._relay.announce(emitted)
         commands = [command.message_id for session in claimed.values() for command in session.commands]
         if commands:
@@ -107,7 +118,14 @@ class Presences:
                     "replaced by a newer connection",
                     epoch=session.epoch,
                 )
-        return [claimed.get(claim.device_id) if newest[claim.device_id] is claim else None for claim in claims]
+        return [
+            claimed[claim.device_id]
+            if claim.device_id in claimed and newest[claim.device_id] is claim
+            else "replaced"
+            if claim.device_id in claimed or claim.device_id in bound
+            else "unbound"
+            for claim in claims
+        ]
 
     async def _note_sent(self, commands: Sequence[str]) -> None:
         """The claim stands. A count that cannot be written now costs a sending, or this socket, too soon."""

@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from protocol.messages import MAX_FRAME
+from server.bounded_http import BoundedHttp
 from server.config import Config
 from server.hub import Hub
 from server.socket import CuttableWebSocket
@@ -30,10 +31,10 @@ class Server(uvicorn.Server):
                 host=config.host,
                 port=config.port,
                 loop="none",
-                http="httptools",
+                http=BoundedHttp,
                 ws=CuttableWebSocket,
                 ws_max_size=MAX_FRAME,
-                ws_per_message_deflate=False,  # a quarter of the memory a session (realtime.md §2.1)
+                ws_per_message_deflate=False,  # a quarter of the memory a session (docs/decisions.md)
                 ws_ping_interval=None,  # browsers cannot see pings; the wheel watches every session
                 timeout_graceful_shutdown=10,
                 timeout_keep_alive=75,
@@ -87,7 +88,7 @@ class Server(uvicorn.Server):
             self._ready(self.url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains; another ends the drain, and a third the process."""
+        """The first signal drains; another ends the drain at once."""
         if self._leave.is_set():
             super().handle_exit(sig, frame)
         else:

@@ -219,7 +219,10 @@ class PhoneSession:
         except DialdeskError:
             self.outbox.close(CloseCode.DRAINING, "cannot be claimed now")
             raise
-        if claimed is None:
+        if claimed == "unbound":
+            self.outbox.close(CloseCode.UNBOUND, "unbound")
+            return
+        if claimed == "replaced":
             self.outbox.close(CloseCode.REPLACED, "a newer connection is known")
             return
         self.epoch = claimed.epoch
@@ -319,7 +322,7 @@ class PhoneSession:
             push_token = self._shared.vault.seal(online.device_token.encode(), f"device/{self._device_id}/push_token")
         return Claim(
             device_id=self._device_id,
-            user_id=self._identity.user_id or "",
+            token_hash=self._identity.token_hash,
             connection=online.connection,
             boot_id=online.boot_id,
             app_version=online.app_version,
@@ -366,7 +369,7 @@ class AgentSession:
         self.last_seq = seq
 
     async def opened(self, envelope: Envelope[FromAgent]) -> None:
-        """HELLO: register first, then read, then pass only what is newer (house rule 6)."""
+        """HELLO: register first, then read, then pass only what is newer (docs/architecture.md, 6)."""
         assert isinstance(envelope.message, Hello)
         self._shared.hub.join_agent(self.user_id, self)
         self._joined = True

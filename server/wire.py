@@ -1,7 +1,7 @@
 """The loop between an accepted socket and the state machine of its session, the same for phones and pages.
 
 It reads one message, has it acted on, and only then reads the next: what a peer sends faster than that waits in its own
-socket. Raw ASGI rather than Starlette's WebSocket, which costs 5 KiB a connection more (realtime.md §2.1).
+socket. Raw ASGI rather than Starlette's WebSocket, which costs 5 KiB a connection more (docs/decisions.md).
 """
 
 import asyncio

@@ -80,7 +80,7 @@ class Database:
         Their filters are optional (`$n IS NULL OR …`), so a plan that fits all arguments fits none.
         """
         async with self.connection() as connection, connection.transaction(readonly=True):
-            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off")
             yield connection
 
     async def close(self) -> None:
@@ -110,7 +110,7 @@ async def open_database(
             statement_cache_size=100 if statement_cache else 0,
             max_inactive_connection_lifetime=300,
             reset=_leave_as_it_is,
-            server_settings={"application_name": "dialdesk", "timezone": "UTC", "jit": "off"},
+            server_settings={"application_name": "dialdesk", "timezone": "UTC"},
         )
     database = Database(pool, timeout)
     try:

@@ -1,7 +1,7 @@
 """Work phones: the tokens that bind them, whose they are, the log of it, and how their agents call out.
 
 What an agent has bound changes only under the lock of the agent's row, which `lock_agents` takes first of all; then
-come call, command, device and stream (house rule 6). Presence is written elsewhere (`nodes`), under its epoch.
+come device, call, command and stream (rule 6). Presence is written elsewhere (`nodes`), under its epoch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -211,6 +211,11 @@ async def bind(connection: Connection, tenant_id: str, user_id: str, handset: Ha
 async def keep_push_token(connection: Connection, tenant_id: str, device_id: str, sealed: bytes) -> None:
     """Keep the push token of a phone, sealed for `push_token_place`."""
     await connection.execute(_SQL["keep_push_token"], tenant_id, device_id, sealed)
+
+
+async def hold(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> None:
+    """Keep the rows of these phones: first in the order of locks (device, call, command, agents)."""
+    await connection.execute(_SQL["hold"], tenant_id, list(device_ids))
 
 
 async def unbind(connection: Connection, tenant_id: str, user_id: str, device_ids: Sequence[str]) -> list[Freed]:

@@ -1,7 +1,7 @@
 """Agents' streams: events with a `seq` that has no holes, kept a day so that a page that was away can resume.
 
 `seq` is allocated by `emit` in SQL, which holds the agent's row until commit: call it as the last statement of the
-transaction (house rule 6). Whoever calls it hands what it returns to `relay.announce` after the commit, never before.
+transaction (rule 6). Whoever calls it hands what it returns to `relay.announce` after the commit, never before.
 """
 
 from collections.abc import Sequence

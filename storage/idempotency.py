@@ -1,4 +1,4 @@
-"""Answers kept under the asker's `Idempotency-Key`, so that a POST sent twice creates once (house.md, HTTP)."""
+"""Answers kept under the asker's `Idempotency-Key`, so that a POST sent twice creates once (docs/integrate-crm.md)."""
 
 from collections.abc import Awaitable, Callable
 

@@ -5,12 +5,6 @@ from storage.database import Connection, queries
 _SQL = queries("installation")
 
 
-async def has_users(connection: Connection) -> bool:
-    """Whether anybody can sign in at all."""
-    found: bool = await connection.fetchval(_SQL["has_users"])
-    return found
-
-
 async def tenant_by_code(connection: Connection, code: str) -> str | None:
     """Return the id of a tenant by its code."""
     tenant_id: str | None = await connection.fetchval(_SQL["tenant_by_code"], code)

@@ -1,7 +1,7 @@
 """Who is where: the leases of nodes, the epochs of phones, the pages of agents, and the sweeps that keep them true.
 
 Every write of a phone's presence names the epoch under which its session was claimed, so that an old session cannot
-speak for a newer one (house rules 4 and 5). All times are PostgreSQL's.
+speak for a newer one (docs/architecture.md, 4). All times are PostgreSQL's.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A phone that said DEVICE_ONLINE on this node. `push_token` is sealed; `capabilities` is JSON."""
 
     device_id: str
-    user_id: str
+    token_hash: bytes
     connection: int
     boot_id: str
     app_version: str
@@ -85,7 +85,7 @@ async def claim(connection: Connection, node: str, claims: Sequence[Claim]) -> t
         _SQL["claim"],
         node,
         [c.device_id for c in claims],
-        [c.user_id for c in claims],
+        [c.token_hash for c in claims],
         [c.connection for c in claims],
         [c.boot_id for c in claims],
         [c.app_version for c in claims],
@@ -172,14 +172,25 @@ async def sweep_grace(connection: Connection, grace: float) -> list[Emitted]:
     return await _tell_offline(connection, await connection.fetch(_SQL["sweep_grace"], grace))
 
 
-async def attend(connection: Connection, user_id: str, node: str) -> None:
-    """This node holds a page of the agent from now on."""
-    await connection.execute(_SQL["attend"], user_id, node)
+async def still_bound(connection: Connection, claims: Sequence[Claim]) -> set[str]:
+    """Return which of these phones are bound by the very token they came with."""
+    rows = await connection.fetch(_SQL["still_bound"], [c.device_id for c in claims], [c.token_hash for c in claims])
+    return {row["id"] for row in rows}
 
 
-async def leave(connection: Connection, user_id: str, node: str) -> None:
-    """This node holds no page of the agent any more."""
-    await connection.execute(_SQL["leave"], user_id, node)
+async def said_to_be_here(connection: Connection, node: str) -> list[tuple[str, int]]:
+    """Return (device id, epoch) of all phones that are said to have their session at this node."""
+    return [(row["id"], row["conn_epoch"]) for row in await connection.fetch(_SQL["ghosts"], node)]
+
+
+async def attend(connection: Connection, user_ids: Sequence[str], node: str) -> None:
+    """This node holds pages of these agents from now on."""
+    await connection.execute(_SQL["attend"], list(user_ids), node)
+
+
+async def leave(connection: Connection, user_ids: Sequence[str], node: str) -> None:
+    """This node holds no page of these agents any more."""
+    await connection.execute(_SQL["leave"], list(user_ids), node)
 
 
 async def _tell_offline(connection: Connection, rows: Sequence[Any]) -> list[Emitted]:

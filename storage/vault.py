@@ -1,4 +1,4 @@
-"""Secrets at rest: AES-256-GCM, the key's id beside the ciphertext, each bound to the place it is kept (house rule 10).
+"""Secrets at rest: AES-256-GCM, the key's id beside the ciphertext, each bound to the place it is kept (rule 10).
 
 A sealed secret is `version (1 byte) | length of key id (1) | key id | nonce (12) | ciphertext | tag (16)`. All before
 the nonce, and the name of the place, are authenticated too: moved to another row, or with its key renamed, it does not

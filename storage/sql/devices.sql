@@ -67,6 +67,10 @@ RETURNING d.id, d.conn_epoch, b.user_id AS old_user_id, b.node AS old_node;
 -- The push token of a phone, sealed.
 UPDATE device SET push_token = $3 WHERE tenant_id = $1 AND id = $2;
 
+-- name: hold
+-- Lock the rows of these phones, in the order of their ids.
+SELECT id FROM device WHERE tenant_id = $1 AND id = ANY ($2::text[]) ORDER BY id FOR NO KEY UPDATE;
+
 -- name: unbind
 -- Take phones from their agent; tells where their sessions are, and the epochs that fence those off.
 WITH before AS (

@@ -1,7 +1,3 @@
--- name: has_users
--- Whether anybody can sign in at all.
-SELECT EXISTS (SELECT FROM app_user);
-
 -- name: tenant_by_code
 -- A tenant by the code people know it by.
 SELECT id FROM tenant WHERE code = $1;

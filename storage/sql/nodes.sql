@@ -42,17 +42,17 @@ DELETE FROM node WHERE swept_at < now() - interval '24 hours';
 
 -- name: claim
 -- Take the sessions of phones for this node, each with the next epoch. A phone whose own counter of connections has been
--- seen higher is not taken; one that was unbound or has moved to another agent neither. Rows lock in order of id.
+-- seen higher is not taken; one that was unbound, or bound anew with another token, neither. Rows lock in order of id.
 WITH asked AS (
     SELECT *
     FROM unnest(
-        $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::boolean[], $10::bytea[]
-    ) AS a (id, user_id, connection, boot_id, app_version, os_version, capabilities, handset_busy, push_token)
+        $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::boolean[], $10::bytea[]
+    ) AS a (id, token_hash, connection, boot_id, app_version, os_version, capabilities, handset_busy, push_token)
 ),
 before AS (
     SELECT d.id, d.node, d.conn_epoch, d.online_status, d.lost_at
     FROM device d JOIN asked a USING (id)
-    WHERE d.unbound_at IS NULL AND d.user_id = a.user_id AND d.connection <= a.connection
+    WHERE d.unbound_at IS NULL AND d.token_hash = a.token_hash AND d.connection <= a.connection
     ORDER BY d.id
     FOR NO KEY UPDATE OF d
 )
@@ -141,9 +141,19 @@ WHERE id IN (
 RETURNING id, user_id, tenant_id;
 
 -- name: attend
--- This node holds a page of the agent now.
-INSERT INTO agent_node (user_id, node) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+-- This node holds pages of these agents now.
+INSERT INTO agent_node (user_id, node) SELECT unnest($1::text[]), $2 ON CONFLICT DO NOTHING;
 
 -- name: leave
--- This node holds no page of the agent any more.
-DELETE FROM agent_node WHERE user_id = $1 AND node = $2;
+-- This node holds no page of these agents any more.
+DELETE FROM agent_node WHERE user_id = ANY ($1::text[]) AND node = $2;
+
+-- name: ghosts
+-- Phones that are said to be at this node: one without a session here was claimed by a commit whose answer was lost.
+SELECT id, conn_epoch FROM device WHERE node = $1;
+
+-- name: still_bound
+-- Which of these phones are bound by these very tokens.
+SELECT d.id FROM device d JOIN unnest($1::text[], $2::bytea[]) AS a (id, token_hash) USING (id, token_hash)
+WHERE d.unbound_at IS NULL;
+

@@ -166,7 +166,7 @@ class FrontDesk:
     async def page(self, user_id: str) -> None:
         """Let the user have a page open on this node."""
         async with self.database.connection() as connection:
-            await nodes.attend(connection, user_id, HERE)
+            await nodes.attend(connection, [user_id], HERE)
 
     async def phone(self, tenant_id: str, user_id: str, hardware_id: str = "hw-1") -> tuple[str, str]:
         """Bind a phone that is online on this node: (device id, device token)."""

@@ -377,7 +377,9 @@ async def test_a_leave_that_cannot_be_written_breaks_nothing(
     async with proxy_to(database_url) as line, open_database(line.url, max_size=2, timeout=5) as remote:
         house = House(remote)
         await house.lease.take()
+        page = house.page(ann)
         await house.agents.attend(ann)
+        house.hub.leave_agent(ann, page)
         await line.cut()
         await house.agents.leave(ann)
         still = await attended(database, ann)

@@ -77,7 +77,7 @@ class Floor:
         device_id = await self.office.phone(user_id, **capabilities)
         await self.execute("UPDATE device SET node = $2 WHERE id = $1", device_id, HERE)
         async with self.database.connection() as connection:
-            await nodes.attend(connection, user_id, HERE)
+            await nodes.attend(connection, [user_id], HERE)
         return self.agent(user_id), device_id
 
     def agent(self, user_id: str, **more: Any) -> Identity:
@@ -431,7 +431,7 @@ async def test_a_dial_follows_a_phone_that_is_just_moving_to_another_node(floor:
     await floor.execute("UPDATE device SET node = 'old-node' WHERE id = $1", phone)
 
     async with floor.database.transaction() as connection:
-        await nodes.claim(connection, HERE, [claim_of(phone, who.id)])
+        await nodes.claim(connection, HERE, [claim_of(phone)])
         dial = asyncio.create_task(floor.dial(who))
         await until_blocked(floor.database)
         assert [] == floor.sockets.to_phones
@@ -447,7 +447,7 @@ async def test_a_phone_that_claims_while_it_is_dialled_finds_the_command_waiting
 
     async def claim() -> int:
         async with floor.database.transaction() as connection:
-            claimed, _ = await nodes.claim(connection, HERE, [claim_of(phone, who.id)])
+            claimed, _ = await nodes.claim(connection, HERE, [claim_of(phone)])
         return len(claimed[phone].commands)
 
     _, waiting = await asyncio.gather(floor.dial(who), claim())
@@ -809,7 +809,7 @@ async def test_a_cancelled_dial_is_never_sent_again(floor: Floor) -> None:
     await floor.execute("UPDATE command SET next_send_at = now() - interval '1 s' WHERE next_send_at IS NOT NULL")
 
     async with floor.database.transaction() as connection:
-        claimed, _ = await nodes.claim(connection, HERE, [claim_of(phone, who.id)])
+        claimed, _ = await nodes.claim(connection, HERE, [claim_of(phone)])
         due = await stored.due(connection, HERE, 3)
 
     assert ["CANCEL_DIAL"] == [command.type for command in claimed[phone].commands]

@@ -16,7 +16,7 @@ from server.relay import ClosePhone, Relay
 from server.telemetry import Metrics
 from storage import nodes
 from storage.database import Database, open_database
-from storage.nodes import Claimed, Presence
+from storage.nodes import Presence
 from tests.conftest import Office
 from tests.proxy import Proxy, proxy_to
 from tests.server.test_hub import Link
@@ -36,7 +36,7 @@ class House:
         self.relay.connect(self.hub)
         self.presences = Presences(database, self.relay, self.lease, self.hub, resend_after=3)
 
-    async def claim(self, *claims: Any) -> list[Claimed | None]:
+    async def claim(self, *claims: Any) -> list[Any]:
         """Claim at once."""
         return await asyncio.gather(*(self.presences.claim(claim) for claim in claims))
 
@@ -82,7 +82,7 @@ async def test_claims_of_one_tick_are_one_transaction(house: House, database: Da
     user = await office.agent()
     phones = [await office.phone(user, online=False) for _ in range(50)]
 
-    claimed = await house.claim(*(claim_of(phone, user) for phone in phones))
+    claimed = await house.claim(*(claim_of(phone) for phone in phones))
     async with database.connection() as connection:
         transactions = await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM device WHERE node IS NOT NULL")
     events = await _events(database, user)
@@ -100,17 +100,15 @@ async def _events(database: Database, user_id: str) -> list[int]:
 
 
 async def test_of_two_sockets_of_a_phone_the_newer_is_claimed(house: House, database: Database, office: Office) -> None:
-    """In one batch, by the phone's own count, whichever asked first; the other is told None."""
+    """In one batch, by the phone's own count, whichever asked first; the other is told that it is replaced."""
     user = await office.agent()
     phone, other = await office.phone(user), await office.phone(user)
 
-    newer, older, beside = await house.claim(
-        claim_of(phone, user, 8), claim_of(phone, user, 7), claim_of(other, user, 1)
-    )
+    newer, older, beside = await house.claim(claim_of(phone, 8), claim_of(phone, 7), claim_of(other, 1))
 
     assert newer is not None
     assert beside is not None
-    assert (None, 1) == (older, newer.epoch)
+    assert ("replaced", 1) == (older, newer.epoch)
     assert (house.lease.boot_id, "online", 1) == await row(database, phone)
 
 
@@ -122,11 +120,11 @@ async def test_the_node_that_held_the_older_session_is_told(
     phone = await office.phone(user)
     async with database.transaction() as connection:
         await nodes.enlist(connection, "old", "old", "web", 60)
-        await nodes.claim(connection, "old", [claim_of(phone, user)])
+        await nodes.claim(connection, "old", [claim_of(phone)])
 
     other = Node(neighbours.redis_url, prefix, "old")
     async with other.living():
-        await house.claim(claim_of(phone, user, 2))
+        await house.claim(claim_of(phone, 2))
         await house.relay.carry()
         await until(lambda: bool(other.ear.heard))
     [close] = other.ear.heard
@@ -162,7 +160,7 @@ async def test_a_claim_that_is_committed_stands_though_its_sendings_cannot_be_co
         )
         await connection.execute("CREATE TRIGGER refuse BEFORE UPDATE ON command EXECUTE FUNCTION refuse()")
 
-    [claimed] = await house.claim(claim_of(phone, user))
+    [claimed] = await house.claim(claim_of(phone))
 
     assert claimed is not None
     assert (1, ["m1"]) == (claimed.epoch, [command.message_id for command in claimed.commands])
@@ -176,10 +174,10 @@ async def test_a_claim_that_postgresql_does_not_take_is_refused_to_every_asker(
     phones = [await office.phone(user) for _ in range(3)]
     await line.cut()
     refused = await asyncio.gather(
-        *(house.presences.claim(claim_of(phone, user)) for phone in phones), return_exceptions=True
+        *(house.presences.claim(claim_of(phone)) for phone in phones), return_exceptions=True
     )
     await line.open()
-    [claimed] = await house.claim(claim_of(phones[0], user))
+    [claimed] = await house.claim(claim_of(phones[0]))
 
     assert ["UNAVAILABLE"] * 3 == [error.code for error in refused if isinstance(error, DialdeskError)]
     assert claimed is not None
@@ -191,11 +189,11 @@ async def test_a_loss_is_written_when_postgresql_is_back(
     """What cannot be written now is kept and said again; agents are told once it is committed."""
     user = await office.agent()
     phone = await office.phone(user, online=False)
-    await house.claim(claim_of(phone, user))
+    await house.claim(claim_of(phone))
     page = Link()
     house.hub.join_agent(user, page)
     async with database.connection() as connection:
-        await nodes.attend(connection, user, house.lease.boot_id)
+        await nodes.attend(connection, [user], house.lease.boot_id)
     writing = asyncio.create_task(house.presences.write())
     await line.cut()
     house.presences.say(Presence(phone, 1, "offline"))
@@ -220,7 +218,7 @@ async def test_a_later_word_takes_the_place_of_an_earlier_one(
     """Also when the earlier one is being said again: only the last about a session is written."""
     user = await office.agent()
     phone = await office.phone(user)
-    await house.claim(claim_of(phone, user))
+    await house.claim(claim_of(phone))
     await line.cut()
     house.presences.say(Presence(phone, 1, "offline"))
     await house.presences.flush()
@@ -238,8 +236,8 @@ async def test_the_word_of_an_older_session_is_beside_that_of_a_newer(
     """Both are said at once, and only the newest epoch is heard."""
     user = await office.agent()
     phone = await office.phone(user)
-    await house.claim(claim_of(phone, user, 1))
-    await house.claim(claim_of(phone, user, 2))
+    await house.claim(claim_of(phone, 1))
+    await house.claim(claim_of(phone, 2))
     house.presences.say(Presence(phone, 2, "online"))
     house.presences.say(Presence(phone, 1, "lost"))
     await house.presences.flush()
@@ -271,7 +269,7 @@ async def test_a_session_that_is_not_the_true_one_any_more_is_closed(
     """By the code that tells the phone why; the true one is left alone, and when it was heard is written."""
     user = await office.agent()
     phone, untouched = await office.phone(user), await office.phone(user)
-    await house.claim(claim_of(phone, user), claim_of(untouched, user))
+    await house.claim(claim_of(phone), claim_of(untouched))
     session, other, newer = house.session(phone, 1), house.session(untouched, 1), house.session(phone, 2)
     async with database.connection() as connection:
         await connection.execute(f"{change} WHERE id = $1", phone)
@@ -286,9 +284,15 @@ async def test_a_session_that_is_not_the_true_one_any_more_is_closed(
     assert 60 <= ago < 75
 
 
-async def test_a_check_of_nobody_asks_nobody(house: House, line: Proxy) -> None:
-    """A node without phones does not look."""
-    await line.cut()
+async def test_a_phone_without_a_session_here_is_given_up(house: House, database: Database, office: Office) -> None:
+    """A claim whose commit was answered to nobody leaves a row that says "here": the check finds it, and its grace
+    begins."""
+    user = await office.agent()
+    phone = await office.phone(user)
+    async with database.transaction() as connection:
+        await nodes.claim(connection, house.lease.boot_id, [claim_of(phone)])
 
     await house.presences.check(0.0, [])
-    await line.open()
+    await house.presences.flush()
+
+    assert (None, "online", 1) == await row(database, phone)

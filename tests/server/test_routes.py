@@ -196,13 +196,13 @@ class Installation:
     async def send(self, method: str, path: str, *, headers: Mapping[str, Any] = {}, **more: Any) -> httpx.Response:
         """Send a request as it is: every other one asks for English, and every third brings an id of its own."""
         self._asked += 1
-        english = self._asked % 2 == 0
-        asked = {"accept-language": "en-GB,en;q=0.9,zh;q=0.5"} if english else {}
+        asked = {"accept-language": "en-GB,en;q=0.9,zh;q=0.5"} if self._asked % 2 else {}
         own_id = {"x-request-id": f"asked-{self._asked}"} if self._asked % 3 == 0 else {}
-        response = await self._client.request(method, path, headers={**headers, **asked, **own_id}, **more)
-        assert own_id.get("x-request-id", response.headers["x-request-id"]) == response.headers["x-request-id"]
+        headers = {**asked, **own_id, **headers}
+        response = await self._client.request(method, path, headers=headers, **more)
+        assert headers.get("x-request-id", response.headers["x-request-id"]) == response.headers["x-request-id"]
         if not response.is_success:
-            _demand_shape(response, "en" if english else "zh-CN")
+            _demand_shape(response, "en" if "accept-language" in headers else "zh-CN")
         return response
 
 
@@ -422,11 +422,16 @@ def _bare(kind: mi.Type) -> mi.Type:
     return kind
 
 
+def own_path(endpoint: Endpoint, company: Company) -> dict[str, str]:
+    """What an endpoint's path asks for, of a company's own."""
+    return {part: known_as(company)[Place("", "", part).asks_for][0] for part in endpoint.in_path}
+
+
 async def name(
     site: Installation, person: Person, own: Company, endpoint: Endpoint, place: Place, thing: str
 ) -> httpx.Response:
     """Send a request of somebody to its own company that is good in all but what it names in one place."""
-    path = {part: known_as(own)[Place("", "", part).asks_for][0] for part in endpoint.in_path}
+    path = own_path(endpoint, own)
     body = sample(own)[endpoint.name] if endpoint.body is not None else None
     match place.where:
         case "path":
@@ -495,6 +500,26 @@ def told(response: httpx.Response) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name not in {"timestamp", "requestId", "message"}}
 
 
+async def test_what_a_tenant_is_told_does_not_depend_on_others(config: Config, database: Database) -> None:
+    """Every list, count and total is the same before and after another tenant comes to the installation."""
+    async with installation(config, database) as site:
+        acme = await site.town.company("acme")
+        alone = await _all_told(site, acme)
+        await site.town.company("bolt")
+        together = await _all_told(site, acme)
+
+    assert alone == together
+
+
+async def _all_told(site: Installation, company: Company) -> dict[str, dict[str, Any]]:
+    """What every GET of the API tells a company's admin."""
+    return {
+        endpoint.name: told(await site.ask(company.admin, endpoint, own_path(endpoint, company), headers=ENGLISH))
+        for endpoint in site.endpoints
+        if endpoint.method == "GET" and endpoint.path.startswith("/api/v1/")
+    }
+
+
 async def test_ones_own_things_exist(config: Config, database: Database) -> None:
     """What is NOT_FOUND to others is told to its own tenant's admin."""
     async with installation(config, database) as site:
@@ -511,6 +536,7 @@ async def test_ones_own_things_exist(config: Config, database: Database) -> None
     assert {"ok"} == set(answers.values())
 
 
+ENGLISH: Final = {"accept-language": "en"}
 HAS_NO_TENANT: Final = {"role", "role_permission", "node", "schema_migrations"}
 
 
@@ -675,7 +701,7 @@ async def test_no_value_is_our_fault(configure: Callable[..., Config], database:
         for endpoint in site.endpoints:
             person = acme.who_may(endpoint, site.root)
             body = sample(acme)[endpoint.name] if endpoint.body is not None else None
-            path = {part: known_as(acme)[Place("", "", part).asks_for][0] for part in endpoint.in_path}
+            path = own_path(endpoint, acme)
             for part in endpoint.in_path:
                 for text in filter(None, TEXTS):
                     await site.ask(person, endpoint, {**path, part: text}, body)

@@ -376,7 +376,8 @@ async def test_no_more_than_five_hundred_are_claimed_at_once(desk: Desk) -> None
     _, call_id = await desk.dial()
     await desk.execute(
         "INSERT INTO command (id, tenant_id, call_id, device_id, type, data, expires_at, next_send_at)"
-        " SELECT 'c' || n, $1, $2, $3, 'CANCEL_DIAL', '{}', now() + interval '1 hour', now() - make_interval(secs => n)"
+        " SELECT 'c' || n, $1, $2, $3, 'DIAL_COMMAND', '{}', now() + interval '1 hour',"
+        " now() - make_interval(secs => n)"
         " FROM generate_series(1, 600) n",
         desk.office.tenant_id,
         call_id,

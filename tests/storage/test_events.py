@@ -40,7 +40,7 @@ async def test_an_event_names_the_nodes_that_hold_pages(database: Database, offi
     async with database.connection() as connection:
         for name in ("a", "b"):
             await nodes.enlist(connection, name, name, "web", 60)
-            await nodes.attend(connection, ann, name)
+            await nodes.attend(connection, [ann], name)
 
     emitted = {event.user_id: event.nodes for event in await emit(database, (ann, online("1")), (ben, online("2")))}
 

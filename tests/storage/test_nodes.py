@@ -1,14 +1,16 @@
 """Who is where: leases, epochs, presence and sweeps."""
 
+import hashlib
+
 from storage import calls, events, nodes
 from storage.database import Database
 from storage.nodes import Claim, Presence
 
 
-def claim_of(device_id: str, user_id: str, connection: int = 1, **more: object) -> Claim:
+def claim_of(device_id: str, connection: int = 1, token: str | None = None, **more: object) -> Claim:
     return Claim(
         device_id=device_id,
-        user_id=user_id,
+        token_hash=hashlib.sha256((token or device_id).encode()).digest(),
         connection=connection,
         boot_id="boot",
         app_version="1.0",
@@ -39,9 +41,9 @@ async def test_a_claim_takes_the_next_epoch_and_tells_the_older_node(database: D
     phone = await office.phone(user, online=False)
 
     async with database.transaction() as connection:
-        first, told = await nodes.claim(connection, "a", [claim_of(phone, user)])
+        first, told = await nodes.claim(connection, "a", [claim_of(phone)])
     async with database.transaction() as connection:
-        second, told_again = await nodes.claim(connection, "b", [claim_of(phone, user, 2)])
+        second, told_again = await nodes.claim(connection, "b", [claim_of(phone, 2)])
 
     assert (1, None) == (first[phone].epoch, first[phone].old_node)
     assert (2, "a") == (second[phone].epoch, second[phone].old_node)
@@ -55,24 +57,26 @@ async def test_a_delayed_handshake_does_not_evict_the_true_session(database: Dat
     user = await office.agent()
     phone = await office.phone(user)
     async with database.transaction() as connection:
-        await nodes.claim(connection, "a", [claim_of(phone, user, 7)])
+        await nodes.claim(connection, "a", [claim_of(phone, 7)])
 
     async with database.transaction() as connection:
-        claimed, _ = await nodes.claim(connection, "b", [claim_of(phone, user, 6)])
+        claimed, _ = await nodes.claim(connection, "b", [claim_of(phone, 6)])
 
     assert {} == claimed
     assert ("a", "online", 1) == await device(database, phone)
 
 
 async def test_many_phones_are_claimed_in_one_statement(database: Database, office) -> None:
-    """A batch of claims answers for each phone, and leaves out the one that moved to another agent."""
+    """A batch of claims answers for each phone, and leaves out the one whose token is void."""
     await enlist(database, "a")
-    user, other = await office.agent(), await office.agent()
+    user = await office.agent()
     phones = [await office.phone(user) for _ in range(5)]
 
     async with database.transaction() as connection:
         claimed, _ = await nodes.claim(
-            connection, "a", [*(claim_of(phone, user) for phone in phones[:4]), claim_of(phones[4], other)]
+            connection,
+            "a",
+            [*(claim_of(phone) for phone in phones[:4]), claim_of(phones[4], token="of an earlier binding")],
         )
 
     assert set(phones[:4]) == set(claimed)
@@ -85,7 +89,7 @@ async def test_an_old_session_cannot_speak_for_a_newer_one(database: Database, o
     phone = await office.phone(user)
     for node, number in (("a", 1), ("b", 2)):
         async with database.transaction() as connection:
-            await nodes.claim(connection, node, [claim_of(phone, user, number)])
+            await nodes.claim(connection, node, [claim_of(phone, number)])
 
     async with database.transaction() as connection:
         told = [
@@ -103,7 +107,7 @@ async def test_a_lost_socket_leaves_the_phone_online_until_its_grace_is_swept(da
     user = await office.agent()
     phone = await office.phone(user)
     async with database.transaction() as connection:
-        await nodes.claim(connection, "a", [claim_of(phone, user)])
+        await nodes.claim(connection, "a", [claim_of(phone)])
         told = await nodes.tell_presence(connection, [Presence(phone, 1, "lost")])
     in_grace = await device(database, phone)
     async with database.transaction() as connection:
@@ -122,7 +126,7 @@ async def test_silence_and_revival_are_told_once_each(database: Database, office
     user = await office.agent()
     phone = await office.phone(user)
     async with database.transaction() as connection:
-        await nodes.claim(connection, "a", [claim_of(phone, user)])
+        await nodes.claim(connection, "a", [claim_of(phone)])
         told = [
             len(await nodes.tell_presence(connection, [Presence(phone, 1, said)]))
             for said in ("online", "offline", "offline", "online", "left")
@@ -139,9 +143,9 @@ async def test_a_dead_node_loses_all_it_held(database: Database, office) -> None
     user = await office.agent()
     stays, moved = await office.phone(user), await office.phone(user)
     async with database.transaction() as connection:
-        await nodes.claim(connection, "dead", [claim_of(stays, user), claim_of(moved, user)])
-        await nodes.claim(connection, "alive", [claim_of(moved, user, 2)])
-        await nodes.attend(connection, user, "dead")
+        await nodes.claim(connection, "dead", [claim_of(stays), claim_of(moved)])
+        await nodes.claim(connection, "alive", [claim_of(moved, 2)])
+        await nodes.attend(connection, [user], "dead")
 
     async with database.transaction() as connection:
         swept, told = await nodes.sweep(connection)
@@ -160,7 +164,7 @@ async def test_a_node_that_leaves_gives_its_phones_their_grace(database: Databas
     user = await office.agent()
     phone = await office.phone(user)
     async with database.transaction() as connection:
-        await nodes.claim(connection, "a", [claim_of(phone, user)])
+        await nodes.claim(connection, "a", [claim_of(phone)])
         await nodes.retire(connection, "a")
 
     assert (None, "online", 1) == await device(database, phone)
@@ -172,8 +176,8 @@ async def test_fenced_sessions_are_found_with_their_reason(database: Database, o
     user = await office.agent()
     true, replaced, unbound, lost = [await office.phone(user) for _ in range(4)]
     async with database.transaction() as connection:
-        await nodes.claim(connection, "a", [claim_of(p, user) for p in (true, replaced, unbound, lost)])
-        await nodes.claim(connection, "b", [claim_of(replaced, user, 2)])
+        await nodes.claim(connection, "a", [claim_of(p) for p in (true, replaced, unbound, lost)])
+        await nodes.claim(connection, "b", [claim_of(replaced, 2)])
         await connection.execute("UPDATE device SET unbound_at = now() WHERE id = $1", unbound)
         await connection.execute("UPDATE device SET node = NULL WHERE id = $1", lost)
         found = await nodes.heard(connection, "a", [(p, 1, 3.0) for p in (true, replaced, unbound, lost)])
@@ -227,9 +231,9 @@ async def test_a_phone_learns_at_its_claim_of_commands_and_of_its_living_call(da
                 office.tenant_id,
                 phone,
             )
-        claimed, _ = await nodes.claim(connection, "a", [claim_of(phone, user)])
+        claimed, _ = await nodes.claim(connection, "a", [claim_of(phone)])
         await calls.ack(connection, "m1", phone)
-        again, _ = await nodes.claim(connection, "a", [claim_of(phone, user, 2)])
+        again, _ = await nodes.claim(connection, "a", [claim_of(phone, 2)])
 
     assert ["m1"] == [command.message_id for command in claimed[phone].commands]
     assert "call_1" == claimed[phone].live_call_id
