@@ -508,7 +508,7 @@ def salvage(data: bytes, kind: type[T]) -> T:
                 msgspec.json.decode(bytes(given[field.encode_name]), type=field.type)
             )
         except msgspec.ValidationError:
-            if field.required:
+            if field.required or field.name == "message_id":
                 raise
     return msgspec.convert(readable, kind)
 

@@ -159,7 +159,7 @@ class Customers:
         self._database = database
 
     async def create(self, identity: Identity, body: NewCustomer, once: Once) -> CustomerAnswer:
-        """Make a customer."""
+        """Make a customer. Raises ALREADY_EXISTS for an external id that is known, and INVALID_PHONE."""
         try:
             async with self._database.transaction() as connection:
                 known = _known(body, await customers.region(connection, identity.tenant_id))
@@ -176,6 +176,7 @@ class Customers:
         """Make or replace a customer: by the CRM's id whether or not it is known here, by ours if it is.
 
         `phone` may be left out for a customer that is known, since who sees it masked cannot repeat it.
+        Raises NOT_FOUND, INVALID_PHONE and INVALID_FIELD.
         """
         tenant_id = identity.tenant_id
         async with self._database.transaction() as connection:

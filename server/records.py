@@ -329,6 +329,8 @@ class Records:
         That feed misses nothing and never goes back, whatever order changes are committed in: a change is served once
         nothing older can be committed any more, about a second after it is made. A call that changes again is served
         again. Its cursor never ends; where `hasMore` is false there is nothing new yet.
+
+        Raises INVALID_PHONE for a `customerPhone` that is no number.
         """
         reach = identity.calls
         async with self._database.search() as connection:

@@ -110,7 +110,7 @@ async def test_tenant_is_renamed(desk: FrontDesk, root: Asker, acme: str) -> Non
 
 
 async def test_suspending_closes_every_door(desk: FrontDesk, root: Asker, acme: str, admin: Asker) -> None:
-    """A suspended tenant's people, keys and phones are refused and their sockets close with 4503; resuming lets them
+    """A suspended tenant's people, keys and phones are refused, and their sockets close; resuming lets them
     in again with the credentials they have. Others notice nothing."""
     await desk.tenant("bolt")
     ann = await desk.user(acme, "ann")
@@ -129,7 +129,7 @@ async def test_suspending_closes_every_door(desk: FrontDesk, root: Asker, acme: 
     assert "suspended" == suspended["tenant"]["status"]
     assert ["TENANT_SUSPENDED"] * 4 == refused
     assert [(ann, 4503, None)] == desk.sockets.closed_pages()
-    assert [(device_id, 4503)] == desk.sockets.closed_phones()
+    assert [(device_id, 4401)] == desk.sockets.closed_phones()
     assert stranger["success"]
     assert all([(await one.get("/me"))["success"] for one in people])
     assert (await desk.caller(token).ask("GET", "/phone", headers=device))["success"]

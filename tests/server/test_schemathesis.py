@@ -30,6 +30,7 @@ LEFT_OUT: Final = {"Auth.logout": "ends the session of who asks, and with it the
 UNCHECKED: Final = {
     "positive_data_acceptance": "types cannot say which ids exist or which words the tenant chose, so that what obeys"
     " them may be refused",
+    "negative_data_rejection": "a report is not lost for what only informs: an unreadable field of it is dropped",
 }
 
 

@@ -94,7 +94,7 @@ async def desk(database: Database, office: Office) -> Desk:
     user_id = await office.agent()
     phone = await office.phone(user_id)
     async with database.transaction() as connection:
-        await nodes.claim(connection, "a", [claim_of(phone, user_id)])
+        await nodes.claim(connection, "a", [claim_of(phone)])
     return Desk(database, office, user_id, phone)
 
 
@@ -316,7 +316,7 @@ async def test_an_expired_command_falls_silent(desk: Desk) -> None:
     async with desk.database.transaction() as connection:
         due = await calls.due(connection, "a", RESEND_AFTER)
         await calls.silence(connection)
-        back, _ = await nodes.claim(connection, "b", [claim_of(desk.phone, desk.user_id, 2)])
+        back, _ = await nodes.claim(connection, "b", [claim_of(desk.phone, 2)])
 
     assert ([], []) == (due, back[desk.phone].commands)
     assert 1 == await desk.value("SELECT count(*) FROM command WHERE next_send_at IS NOT NULL")
@@ -329,7 +329,7 @@ async def test_sendings_to_a_phone_without_a_node_are_not_counted(desk: Desk) ->
     await desk.make_due()
     away = [await desk.due(node) for node in ("a", "b")]
     async with desk.database.transaction() as connection:
-        back, _ = await nodes.claim(connection, "b", [claim_of(desk.phone, desk.user_id, 2)])
+        back, _ = await nodes.claim(connection, "b", [claim_of(desk.phone, 2)])
         await nodes.sent(connection, [command.message_id for command in back[desk.phone].commands], RESEND_AFTER)
     soon = await desk.due("b")
     await desk.make_due()
