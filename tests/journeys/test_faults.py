@@ -32,7 +32,8 @@ async def test_a_node_killed_in_mid_call_loses_nothing(house, until) -> None:
     again = await agent.dial(customer_phone="13912345679")
     await agent.events.wait_for(CallEnded, call_id=again, timeout=PATIENT)
 
-    assert ("connected", "phone", 3) == (ended.status, ended.closed_by, ended.duration)
+    assert ("connected", "phone") == (ended.status, ended.closed_by)
+    assert ended.duration >= 3
     assert [call_id, again] == [dialled.call_id for dialled in phone.dialled]
     assert 1 == len(
         await house.rows("SELECT FROM agent_event WHERE type = 'CALL_ENDED' AND data->>'callId' = $1", call_id)
@@ -86,7 +87,8 @@ async def test_a_node_stopped_past_its_lease_speaks_for_nobody_when_it_goes_on(h
         "SELECT node, online_status FROM device WHERE id = $1", (await house.call(call_id))["device_id"]
     )
 
-    assert ("connected", 4) == (ended.status, ended.duration)
+    assert "connected" == ended.status
+    assert ended.duration >= 4
     assert held["node"] != now["node"]
     assert "online" == now["online_status"]
     assert [call_id] == [dialled.call_id for dialled in phone.dialled]
@@ -109,7 +111,8 @@ async def test_a_node_that_drains_sends_its_sessions_elsewhere(house) -> None:
     ended = await agent.events.wait_for(CallEnded, call_id=call_id, timeout=PATIENT)
 
     assert 0 == code
-    assert ("connected", 3) == (ended.status, ended.duration)
+    assert "connected" == ended.status
+    assert ended.duration >= 3
     assert [call_id] == [dialled.call_id for dialled in phone.dialled]
 
 
@@ -160,7 +163,8 @@ async def test_postgresql_gone_for_five_seconds_loses_nothing_acked(own_house, u
     await agent.events.wait_for(CallEnded, call_id=again, timeout=PATIENT)
 
     assert ("UNAVAILABLE", True) == (refused.value.code, refused.value.retry)
-    assert ("connected", 2) == (ended.status, ended.duration)
+    assert "connected" == ended.status
+    assert ended.duration >= 2
     assert [call_id, again] == [dialled.call_id for dialled in phone.dialled]
     kinds = await house.rows("SELECT kind FROM call_event WHERE call_id = $1 ORDER BY id", call_id)
     assert ["DIAL", "CALL_STATUS", "CALL_STATUS", "CALL_STATUS", "CALL_END"] == [row["kind"] for row in kinds]
