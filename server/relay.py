@@ -166,6 +166,7 @@ class Relay:
         except (RedisError, OSError, TimeoutError) as error:
             self._metrics.relay_dropped.inc(count)
             log.warning("relay dropped messages", count=count, error=repr(error))
+            _heed_cancellation()
         else:
             self._metrics.relay_sent.inc(count)
 
@@ -176,6 +177,7 @@ class Relay:
                 await self._hear(after_gap)
             except (RedisError, OSError, TimeoutError) as error:
                 log.warning("relay subscription lost", error=repr(error))
+                _heed_cancellation()
             if not self.hears():
                 self._metrics.relay_deaf.inc()
             await asyncio.sleep(min(self._canary_every, 1.0))
@@ -230,3 +232,10 @@ class Relay:
 
     def _channel(self, node: str) -> str:
         return f"{self._prefix}node:{node}"
+
+
+def _heed_cancellation() -> None:
+    """End the task if somebody asked it to: the client may have turned that into an error of its own."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

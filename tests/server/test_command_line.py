@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -42,6 +43,19 @@ async def start(*arguments: str, environ: dict[str, str] | None = None) -> async
     )
 
 
+def two_free_ports() -> int:
+    """A port that is free now, as is the next."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
 async def lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
     assert process.stdout is not None
     while line := await process.stdout.readline():
@@ -62,8 +76,9 @@ async def test_dev_shows_a_call_stops_clean_and_starts_again_on_the_same_data(tm
     """`dialdesk dev` starts all on one machine, a simulated phone takes a call, Ctrl-C ends it with code 0; a second
     start on the same data shows another call on the same binding."""
     stories = []
+    port = two_free_ports()
     for _ in range(2):
-        process = await start("dev", "--data", str(tmp_path / "data"), "--port", "18400", "--web", "2")
+        process = await start("dev", "--data", str(tmp_path / "data"), "--port", str(port), "--web", "2")
         told = []
         async with asyncio.timeout(DEADLINE):
             async for line in lines(process):
@@ -75,7 +90,7 @@ async def test_dev_shows_a_call_stops_clean_and_starts_again_on_the_same_data(tm
 
     for code, told in stories:
         assert 0 == code, told
-        assert 2 == sum(line.startswith("ready http://127.0.0.1:184") for line in told)
+        assert 2 == sum(line.startswith("ready http://127.0.0.1:") for line in told)
         assert any("CALL_ENDED  connected" in line for line in told)
         assert "stopping" == told[-1]
     assert any("scanned it and is bound" in line for line in stories[0][1])
