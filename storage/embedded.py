@@ -181,7 +181,8 @@ class Server:
         child = _Child(recipe.command(ports), self._log)
         try:
             async with asyncio.timeout(recipe.start_seconds):
-                while not await recipe.answers(ports):
+                # It may answer before its supervisor, kept waiting by a busy machine, has written its pid down.
+                while not (await recipe.answers(ports) and _lock_path(recipe).read_text()):
                     if child.exit_code is not None:
                         raise EmbeddedError(f"{recipe.title} ended at start, {child.last_words()}")
                     await asyncio.sleep(0.02)
