@@ -358,7 +358,7 @@ class _PostgreSQL:
     def _settings(self, **settings: str) -> list[str]:
         if not self._durable:
             # Not synchronous_commit: off, it gains little, and a killed server would lose what it has acknowledged.
-            settings |= {"fsync": "off", "full_page_writes": "off"}
+            settings |= {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
         return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
     def _command(self, cluster: Path, argv: list[str], *, stdin: str = "") -> supervisor.Command:

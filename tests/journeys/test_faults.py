@@ -154,7 +154,7 @@ async def test_postgresql_gone_for_five_seconds_loses_nothing_acked(own_house, u
     await agent.events.wait_for(CallConnected, call_id=call_id)
     await servers.postgres.stop()
     with pytest.raises(Refused) as refused:
-        await agent.dial(customer_phone="13912345679")
+        await agent.dial_over_http(customer_phone="13912345679")
     await _outage(5)
     await servers.postgres.start()
     ended = await agent.events.wait_for(CallEnded, call_id=call_id, timeout=PATIENT)
