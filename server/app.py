@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal
 
 import msgspec
@@ -63,13 +63,8 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
     """Open a web node: its connections, its lease and what it does in the background, all ended on leaving."""
     metrics = Metrics()
     async with (
-        open_database(
-            config.database_url,
-            max_size=config.database_pool,
-            timeout=config.database_timeout,
-            statement_cache=config.database_statement_cache,
-        ) as database,
-        _lease_database(config) as lease_database,
+        _database(config, config.database_pool) as database,
+        _database(config, 1) as lease_database,  # its own: a storm on the others must not cost the node its lease
         _redis(config) as redis,
     ):
         with Passwords() as passwords:
@@ -146,13 +141,8 @@ async def worker_node(config: Config) -> AsyncIterator[Worker]:
     """Open a worker: `run` it. It holds a lease as web nodes do, which tells whether it may judge others."""
     metrics = Metrics()
     async with (
-        open_database(
-            config.database_url,
-            max_size=config.database_pool,
-            timeout=config.database_timeout,
-            statement_cache=config.database_statement_cache,
-        ) as database,
-        _lease_database(config) as lease_database,
+        _database(config, config.database_pool) as database,
+        _database(config, 1) as lease_database,  # its own: a storm on the others must not cost the node its lease
         _redis(config) as redis,
     ):
         lease = _lease(lease_database, metrics, config, "worker")
@@ -303,16 +293,13 @@ def _cors(config: Config) -> Middleware:
     )
 
 
-@asynccontextmanager
-async def _lease_database(config: Config) -> AsyncIterator[Database]:
-    """A connection for the lease alone: a storm that keeps all others busy must not cost the node its sessions."""
-    async with open_database(
+def _database(config: Config, size: int) -> AbstractAsyncContextManager[Database]:
+    return open_database(
         config.database_url,
-        max_size=1,
+        max_size=size,
         timeout=config.database_timeout,
         statement_cache=config.database_statement_cache,
-    ) as database:
-        yield database
+    )
 
 
 @asynccontextmanager
