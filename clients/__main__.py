@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import click
+import msgspec
 
 from clients.agent import AgentClient
 from clients.api import Refused
@@ -58,6 +59,11 @@ def main(verbose: bool) -> None:
 )
 @click.option("--answer-after", default=2.0, show_default=True, help="Seconds of ringing until the customer answers.")
 @click.option("--talk", default=5.0, show_default=True, help="Seconds of talk.")
+@click.option(
+    "--recording",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The audio file that stands for the recording of a talk.",
+)
 @click.option("--busy", "course", flag_value="busy", help="The customer's line is busy.")
 @click.option("--never", "course", flag_value="never", help="Nobody answers.")
 @click.option("--reject", "course", flag_value="reject", help="The customer declines.")
@@ -71,6 +77,7 @@ def phone(
     store: Path | None,
     answer_after: float,
     talk: float,
+    recording: Path | None,
     course: str | None,
     ca: Path | None,
 ) -> None:
@@ -81,6 +88,7 @@ def phone(
         "never": never_answers(rings_for=answer_after),
         "reject": rejects(after=answer_after),
     }[course]
+    behaviour = msgspec.structs.replace(behaviour, recording=recording)
     handset = Handset(device_id=device_id or new_id("handset"), phone_number=phone_number)
     _run(_be_phone(qr or code, handset, behaviour, origin, store, _trust(ca)))
 
@@ -122,7 +130,7 @@ async def _be_phone(
     else:
         raise click.UsageError("Give --qr or --code to bind the phone, or --store where it was bound before.")
     async with client:
-        await asyncio.gather(_tell_orders(client), _tell_reports(client))
+        await asyncio.gather(_tell_orders(client), _tell_reports(client), _tell_uploads(client))
 
 
 async def _tell_orders(client: PhoneClient) -> None:
@@ -145,6 +153,11 @@ async def _tell_reports(client: PhoneClient) -> None:
                 _say(f"ended: {end.status}{f', {end.hangup_cause}' if end.hangup_cause else ''}")
             case _:
                 assert_never(envelope.message)
+
+
+async def _tell_uploads(client: PhoneClient) -> None:
+    async for envelope in client.uploaded:
+        _say(f"recording of {envelope.message.call_id} uploaded: {envelope.message.size} bytes")
 
 
 async def _be_agent(origin: str, username: str, password: str, number: str, tls: ssl.SSLContext | None) -> None:

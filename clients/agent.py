@@ -9,6 +9,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack, assert_never
 
@@ -17,6 +18,7 @@ import msgspec
 from clients.api import Api, Refused
 from clients.connection import USUAL, Link, Stopped, Timing, elapsed, stay_connected
 from clients.history import History
+from clients.recording import AudioFile, bring_whole
 from protocol.messages import (
     CallConnected,
     CallDialing,
@@ -35,6 +37,7 @@ from protocol.messages import (
     HeartbeatAck,
     Hello,
     Reconnect,
+    RecordingReady,
     Resync,
     ToAgent,
     WelcomeAgent,
@@ -85,7 +88,7 @@ class AgentClient:
         self, api: Api, tokens: _Tokens, *, timing: Timing, tls: ssl.SSLContext | None, keep: int, renew_at: float
     ) -> None:
         self.events: History[ToAgent] = History(keep)
-        """WELCOME, device and call events, and RESYNC: what a page would act on."""
+        """WELCOME, events of devices, calls and recordings, and RESYNC: what a page would act on."""
         self.last_seq: int | None = None
         self.repeats = 0
         """Events that came twice, and were dropped."""
@@ -169,6 +172,36 @@ class AgentClient:
     async def bind_qr(self) -> dict[str, Any]:
         """Have a QR code made that binds a phone to this agent: qrCodeUrl, qrCodeData, typedCode, expiresAt."""
         return await self.post("/api/v1/calls/device/bindQRCode", {})
+
+    # --- recordings -------------------------------------------------------------------------------------------------
+
+    async def play(self, call_id: str, *, range: str | None = None, download: bool = False) -> bytes:  # noqa: A002
+        """Return the audio of a call, from here or from the bucket; with `download` as a file to keep.
+
+        `range` is the header of that name, such as `bytes=0-1023`. This and the next three raise Refused and
+        Unreachable.
+        """
+        ranged = {} if range is None else {"Range": range}
+        return await self._api.receive(
+            f"/api/v1/calls/{call_id}/recording{'?download=true' if download else ''}",
+            headers={**await self._credentials(), **ranged},
+        )
+
+    async def recording_link(self, call_id: str) -> dict[str, Any]:
+        """Have a link made that a player can open without a credential: url, expiresAt, mediaType, size."""
+        return await self.post(f"/api/v1/calls/{call_id}/recording/link")
+
+    async def waveform(self, call_id: str) -> dict[str, Any]:
+        """Ask for what a player draws: status, duration, codec, sampleRate, channels, peaks, and what is kept of it."""
+        return await self.get(f"/api/v1/calls/{call_id}/recording/waveform")
+
+    async def attach_recording(self, call_id: str, path: Path) -> dict[str, Any]:
+        """Bring a recording by hand, where the handset could not: recordingUrl, size, sha256.
+
+        Raises OSError too, where the file cannot be read.
+        """
+        file = await AudioFile.open(path)
+        return await bring_whole(self._api, f"/api/v1/calls/{call_id}/recording", file, await self._credentials())
 
     async def _ask_api(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
@@ -278,6 +311,7 @@ class AgentClient:
                 | CallRinging()
                 | CallConnected()
                 | CallEnded()
+                | RecordingReady()
             ):
                 if self._in_order(link, envelope.seq):
                     self.events.add(envelope)

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -55,7 +56,9 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     hang_up: bool = True
     answer_signal: bool = True
     """Without it neither ringing nor answer is seen, as on an ordinary Android app: the end tells all."""
-    recording: bool = False
+    recording: Path | bytes | None = None
+    """What the recorder leaves of each talk that it is asked to record: a file that stays where it is, its suffix
+    telling what it is, or the bytes of a WAV file. None: the handset cannot record."""
     script: Script | None = None
     """Played instead of all of the above that concerns the course of the call."""
 
@@ -66,7 +69,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
             auto_dial=self.auto_dial,
             hang_up=self.hang_up,
             answer_signal=self.answer_signal,
-            recording=self.recording,
+            recording=self.recording is not None,
         )
 
     def play(self, command: DialCommand) -> AsyncIterator[Step]:
@@ -111,7 +114,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
             duration=round(talk, 3),
             hangup_cause=self.cause,
             evidence=self.evidence if self.answer_signal else Evidence.CALL_LOG,
-            has_recording=self.recording and outcome is Outcome.CONNECTED,
+            has_recording=False,  # the phone knows better where it has recorded
         )
 
 

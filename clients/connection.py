@@ -66,6 +66,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     resend_cap: float = 300.0
     in_flight: int = 16
     """Reports that may be unacked at a time."""
+    upload_whole: int = 8 * 1024 * 1024
+    """Bytes of the largest recording that is uploaded in one request; a larger one goes in parts, to be resumed."""
 
 
 USUAL = Timing()
@@ -248,7 +250,7 @@ async def stay_connected(
             stale = False
             link = Link(await _open(url, await headers(), timing, tls), decoder, timing)
         except InvalidStatus as answer:
-            asked = _retry_after(answer) + _full_jitter(failures, timing)
+            asked = _retry_after(answer) + full_jitter(failures, timing)
             why = f"upgrade refused with HTTP {answer.response.status_code}"
         except (OSError, InvalidHandshake) as error:  # OSError: TimeoutError and Unreachable too
             why = f"no connection: {str(error) or type(error).__name__}"
@@ -269,7 +271,7 @@ async def stay_connected(
             why = f"connection lost ({code} {reason})"
             if link.steady:
                 failures = 0
-        pause = _full_jitter(failures, timing) if asked is None else asked
+        pause = full_jitter(failures, timing) if asked is None else asked
         failures += 1
         log.info("%s; next attempt in %.1f s", why, pause)
         await sleep(pause)
@@ -309,7 +311,7 @@ def _error_code(body: bytes | bytearray) -> str:
         return ""
 
 
-def _full_jitter(failures: int, timing: Timing) -> float:
-    """Anything between nothing and twice as much as last time, so that many clients do not come back as one."""
+def full_jitter(failures: int, timing: Timing) -> float:
+    """Return seconds to wait: anything up to twice as much as last time, so that many clients do not come as one."""
     longest: float = timing.backoff_base * 2 ** min(failures, 16)
     return random.random() * min(timing.backoff_cap, longest)

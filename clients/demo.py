@@ -12,7 +12,15 @@ from clients.agent import AgentClient
 from clients.behaviour import Behaviour
 from clients.memory import Handset, Memory
 from clients.phone import PhoneClient
-from protocol.messages import CallConnected, CallDialing, CallEnded, CallRinging, DialCommand
+from clients.tone import tone
+from protocol.messages import (
+    CallConnected,
+    CallDialing,
+    CallEnded,
+    CallRinging,
+    DialCommand,
+    RecordingReady,
+)
 
 CUSTOMER = "13912345678"
 
@@ -20,8 +28,8 @@ PHONE = Handset(
     device_id="demo-phone", phone_number="13800138000", device_name="Demo phone", device_model="Simulated handset"
 )
 
-ANSWERS = Behaviour(ring_after=0.6, answer_after=1.5, talk=3.0, logged_after=0.5)
-"""The customer's phone rings, is answered, and after three seconds of talk the call log confirms it."""
+ANSWERS = Behaviour(ring_after=0.6, answer_after=1.5, talk=3.0, logged_after=0.5, recording=tone(3.0))
+"""The customer's phone rings, is answered, and after three seconds of talk, recorded, the call log confirms it."""
 
 _DEADLINE = 20.0
 
@@ -43,9 +51,10 @@ async def show(
             call_id = await agent.dial(customer_phone=CUSTOMER, customer_name="张三", order_id="demo-order")
             say(f"desk   dials {CUSTOMER}: {call_id}")
             async with asyncio.TaskGroup() as telling:
-                phone_side = telling.create_task(_tell_phone(phone, say))
+                phone_side = [telling.create_task(tell(phone, say)) for tell in (_tell_phone, _tell_uploads)]
                 await _tell_desk(agent, call_id, say)
-                phone_side.cancel()
+                for told in phone_side:
+                    told.cancel()
             await agent.put(
                 f"/api/v1/calls/{call_id}/follow-up", {"result": "已接通", "intention": "有意向", "note": "demo"}
             )
@@ -79,7 +88,14 @@ async def _tell_phone(phone: PhoneClient, say: Callable[[str], None]) -> None:
             say(f"phone  is told to dial {envelope.message.customer_phone}")
 
 
+async def _tell_uploads(phone: PhoneClient, say: Callable[[str], None]) -> None:
+    async for envelope in phone.uploaded:
+        say(f"phone  has uploaded the recording, {envelope.message.size} bytes")
+
+
 async def _tell_desk(agent: AgentClient, call_id: str, say: Callable[[str], None]) -> None:
+    """Tell what the desk sees of the call, until nothing more will come of it."""
+    awaited = {"enriched"}
     async with asyncio.timeout(_DEADLINE):
         async for envelope in agent.events:
             match envelope.message:
@@ -88,7 +104,14 @@ async def _tell_desk(agent: AgentClient, call_id: str, say: Callable[[str], None
                 case CallEnded() as end if end.call_id == call_id:
                     again = "  enriched from the call log" if end.enriched else ""
                     say(f"desk   {end.type}  {end.status}, {end.duration} s, {end.hangup_cause}{again}")
+                    if end.has_recording and not end.enriched:
+                        awaited.add("recording")
                     if end.enriched:
-                        return
+                        awaited.discard("enriched")
+                case RecordingReady() as ready if ready.call_id == call_id:
+                    say(f"desk   {ready.type}  {ready.media_type}, {ready.size} bytes, at {ready.recording_url}")
+                    awaited.discard("recording")
                 case _:
                     pass  # of a device, or of another call
+            if not awaited:
+                return

@@ -4,14 +4,16 @@ The state of the phone is what its journal says: `Memory` replays the entries at
 it is written. Without a path the journal is not kept, for load generators that never restart.
 """
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self, assert_never
 
 import msgspec
 
-from protocol.messages import CallEnd, DialCommand, encode_raw
+from protocol.messages import CallEnd, CallStatus, DialCommand, encode_raw
 
 KEEP_CALLS = 256
 """Calls remembered; the oldest that is over and acked goes first. A command is re-sent for seconds, not for weeks."""
@@ -55,6 +57,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def frame(self) -> bytes:
         """The frame to send."""
         return encode_raw(self.type, bytes(self.data), self.message_id, timestamp=self.timestamp)
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """A recording that is to be brought. `size` is that of its file at `path` when the call ended; `upload_id` names an
+    upload in parts that was begun; `times` tells how often it was brought."""
+
+    call_id: str
+    path: str
+    size: int
+    upload_id: str | None = None
+    times: int = 0
 
 
 # --- entries --------------------------------------------------------------------------------------------------------
@@ -106,18 +119,32 @@ class Settled(_Entry, frozen=True, tag="settled"):
     message_id: str
 
 
-Entry = Bound | Unbound | Connecting | Received | Started | Reported | Settled
+class Recorded(_Entry, frozen=True, tag="recorded"):
+    """A call was recorded, or the bringing of its recording has come this far."""
+
+    recording: Recording
+
+
+class Brought(_Entry, frozen=True, tag="brought"):
+    """The server has the recording of a call, or will never take it. A file of the phone's own goes with this."""
+
+    call_id: str
+
+
+Entry = Bound | Unbound | Connecting | Received | Started | Reported | Settled | Recorded | Brought
 
 
 # --- what they come to ----------------------------------------------------------------------------------------------
 
 
 class CallMemory(msgspec.Struct):
-    """What is known of one call. `last` is the report that answers a repeated command: the end, once there is one."""
+    """What is known of one call. `last` is the report that answers a repeated command: the end, once there is one.
+    `recording` stays known when it has been brought."""
 
     received: list[Received]
     started: bool = False
     last: Report | None = None
+    recording: Recording | None = None
 
     @property
     def dial(self) -> DialCommand | None:
@@ -146,14 +173,19 @@ class Memory:
         self.unacked: dict[str, Report] = {}
         """Reports not yet acked, by message id, in the order in which they were made. They come of commands, and those
         only over a live socket, so that no bound is needed."""
+        self.recordings: dict[str, Recording] = {}
+        """Recordings that the server may not have yet, by call id, in the order in which they were made."""
         self._fsync = fsync
         self._commands: dict[str, str] = {}
         self._file: int | None = None
         self._lines = self._longest = 0
+        self._audio = None if path is None else path.absolute().with_name(path.name + ".recordings")
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         if path is not None:
             for line in _whole_lines(path):
                 self._apply(_decoder.decode(line))
             self._rewrite(path)
+            self._drop_strays()
 
     def reopened(self) -> Self:
         """Return what a process that starts again finds: read anew from the file, or the same where there is none."""
@@ -175,11 +207,29 @@ class Memory:
         if self.path is not None and (self._lines > self._longest or isinstance(entry, Unbound)):
             self._rewrite(self.path)
 
+    def keep_audio(self, call_id: str, audio: bytes) -> Path:
+        """Write what the recorder made, a WAV file, where only the phone keeps such files; Brought removes it."""
+        if self._audio is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="dialdesk-phone-")
+            self._audio = Path(self._scratch.name)
+        self._audio.mkdir(mode=0o700, exist_ok=True)
+        path = self._audio / f"{hashlib.sha256(call_id.encode()).hexdigest()[:32]}.wav"  # ids come from elsewhere
+        file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        try:
+            self._write(file, audio)
+        finally:
+            os.close(file)
+        self._sync(self._audio)
+        return path
+
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and of audio that without one nobody could find again."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = self._audio = None
 
     def _apply(self, entry: Entry) -> None:
         match entry:
@@ -190,6 +240,8 @@ class Memory:
                 self.calls.clear()
                 self.unacked.clear()
                 self._commands.clear()
+                for call_id in list(self.recordings):
+                    self._drop(call_id)
             case Connecting(count):
                 self.connection = count
             case Received(message_id, call_id):
@@ -199,11 +251,16 @@ class Memory:
                 self._call(call_id).started = True
             case Reported(report):
                 call = self._call(report.call_id)
-                if report.type == CallEnd.type or not call.ended:
+                if report.type == CallEnd.type or (report.type == CallStatus.type and not call.ended):
                     call.last = report
                 self.unacked[report.message_id] = report
             case Settled(message_id):
                 self.unacked.pop(message_id, None)
+            case Recorded(recording):
+                self._call(recording.call_id).recording = recording
+                self.recordings[recording.call_id] = recording
+            case Brought(call_id):
+                self._drop(call_id)
             case _:
                 assert_never(entry)
 
@@ -214,8 +271,22 @@ class Memory:
             self.calls[call_id] = CallMemory([])
         return self.calls[call_id]
 
+    def _drop(self, call_id: str) -> None:
+        """A recording is not to be brought any more. Its own file goes, at the latest when the journal is replayed."""
+        recording = self.recordings.pop(call_id, None)
+        if recording is not None and (path := Path(recording.path)).parent == self._audio:
+            path.unlink(missing_ok=True)
+
+    def _drop_strays(self) -> None:
+        """Remove audio that a crash left behind before it was noted: its call is reported without a recording."""
+        assert self._audio is not None
+        known = {recording.path for recording in self.recordings.values()}
+        for stray in self._audio.glob("*.wav"):
+            if str(stray) not in known:
+                stray.unlink()
+
     def _forget_one(self) -> None:
-        waiting = {report.call_id for report in self.unacked.values()}
+        waiting = {report.call_id for report in self.unacked.values()} | self.recordings.keys()
         past = next((call_id for call_id, call in self.calls.items() if call.ended and call_id not in waiting), None)
         if past is not None:
             for command in self.calls.pop(past).received:
@@ -233,6 +304,10 @@ class Memory:
             if call.last is not None and call.last.message_id not in self.unacked:
                 yield Reported(call.last)
                 yield Settled(call.last.message_id)
+            if call.recording is not None:
+                yield Recorded(call.recording)
+                if call_id not in self.recordings:
+                    yield Brought(call_id)
         for report in self.unacked.values():
             yield Reported(report)
 
@@ -245,10 +320,7 @@ class Memory:
         self._file = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)  # it holds a token
         self._write(self._file, b"".join(line + b"\n" for line in lines))
         fresh.replace(path)
-        if self._fsync:
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)  # or a power cut could bring the old file back, without what is written from now on
-            os.close(folder)
+        self._sync(path.parent)  # or a power cut could bring the old file back, without what is written from now on
         self._lines = len(lines)
         self._longest = max(COMPACT_AFTER, 2 * len(lines))
 
@@ -258,6 +330,12 @@ class Memory:
             written += os.write(file, data[written:])
         if self._fsync:
             os.fsync(file)
+
+    def _sync(self, folder: Path) -> None:
+        if self._fsync:
+            file = os.open(folder, os.O_RDONLY)
+            os.fsync(file)
+            os.close(file)
 
 
 _encoder = msgspec.json.Encoder()

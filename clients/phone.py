@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self, assert_never
+from typing import NamedTuple, NoReturn, Self, TypeVar, assert_never
 
 import msgspec
 
@@ -31,11 +31,13 @@ from clients.memory import (
     Handset,
     Memory,
     Received,
+    Recording,
     Report,
     Started,
     Unbound,
 )
 from clients.outbox import Outbox
+from clients.uploads import Uploads
 from protocol.call import HangupCause, Outcome
 from protocol.errors import CloseCode, DialdeskError
 from protocol.messages import (
@@ -53,6 +55,7 @@ from protocol.messages import (
     Heartbeat,
     HeartbeatAck,
     Reconnect,
+    RecordingUpload,
     ToPhone,
     WelcomePhone,
     encode_data,
@@ -61,6 +64,8 @@ from protocol.messages import (
     to_phone,
 )
 from protocol.pairing import BindPayload, clean_typed_code, origin_of, read_payload
+
+R = TypeVar("R", CallStatus | CallEnd, RecordingUpload)
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +79,11 @@ class Dialled(NamedTuple):
 
 
 class _OnCall(msgspec.Struct):
-    """The call the handset is on: what it has seen of it, and the task that plays it."""
+    """The call the handset is on: what it has seen of it, the task that plays it, and what a recorder would leave."""
 
     call_id: str
     task: asyncio.Task[None]
+    audio: Path | bytes | None
     status: str = "calling"
     answered_at: float | None = None
 
@@ -86,7 +92,7 @@ class PhoneClient:
     """One bound phone. Make it by `bind`, or on a Memory that holds a binding; run it as a context manager.
 
     `behaviour` is what happens when it dials; assign another at any time, it counts from the next call. `timing` has
-    the times of the wire. `keep` bounds the two histories. `dialled` goes on from that of the handset's former life.
+    the times of the wire. `keep` bounds the histories. `dialled` goes on from that of the handset's former life.
     """
 
     def __init__(
@@ -109,6 +115,8 @@ class PhoneClient:
         self.heard: History[ToPhone] = History(keep)
         self.reported: History[CallStatus | CallEnd] = History(keep)
         """Reports as they were made, each once, however often sent."""
+        self.uploaded: History[RecordingUpload] = History(keep)
+        """Reports of recordings that were brought, likewise."""
         self.refused: dict[str, str] = {}
         """Reports that the server will not have: code by message id."""
         self.online = asyncio.Event()
@@ -133,6 +141,15 @@ class PhoneClient:
         self._outbox = Outbox(memory, timing)
         self.settled = self._outbox.empty
         """Set while no report waits to be acked."""
+        self.uploads = Uploads(
+            memory,
+            timing,
+            origin_of(self._binding.websocket_url),
+            credentials=self._credentials,
+            report=self._report_upload,
+            tls=tls,
+        )
+        """The recordings on their way, to wait for and to play faults on."""
         self._calls: asyncio.TaskGroup
         self._running: asyncio.Task[NoReturn] | None = None
 
@@ -192,12 +209,14 @@ class PhoneClient:
         except Exception as end:  # Stopped, or a fault of a script's: nothing will be heard or reported any more
             self.heard.end(end)
             self.reported.end(end)
+            self.uploaded.end(end)
             raise
 
     async def _live(self) -> NoReturn:
         try:
             async with asyncio.TaskGroup() as self._calls:
                 self._own_up()
+                self._bring_recordings()
                 await stay_connected(
                     self._binding.websocket_url,
                     self._converse,
@@ -241,13 +260,15 @@ class PhoneClient:
     async def go_offline(self, reason: str | None = None) -> None:
         """Say DEVICE_OFFLINE, leave, and stay away until `come_back`."""
         self._network.clear()
+        self.uploads.cut()
         if self._link is not None:
             self._link.send(DeviceOffline(reason=reason))
             await self._link.close()
 
     def lose_network(self) -> None:
-        """Lose the socket without a word, and stay away until `come_back`."""
+        """Lose the socket and an upload without a word, and stay away until `come_back`."""
         self._network.clear()
+        self.uploads.cut()
         if self._link is not None:
             self._link.drop()
 
@@ -319,11 +340,11 @@ class PhoneClient:
                 if envelope.message_id is not None:
                     self._obey(link, envelope.message_id, command)
             case Ack(message_id=message_id):
-                self._outbox.settle(message_id)
+                self._settle(message_id)
             case Error() as error:
                 log.info("%s: %s", error.code, error.message)
-                if error.message_id is not None and not error.retry and self._outbox.settle(error.message_id):
-                    self.refused[error.message_id] = error.code
+                if error.message_id is not None and not error.retry:
+                    self._settle(error.message_id, error.code)
             case DeviceUnbind(reason=reason):
                 raise Stopped(CloseCode.UNBOUND, reason)
             case Heartbeat() | HeartbeatAck() | Reconnect():
@@ -403,7 +424,8 @@ class PhoneClient:
     def _dial(self, command: DialCommand) -> None:
         self.memory.note(Started(command.call_id))
         self.dialled.append(Dialled(command.call_id, command.customer_phone, time.time()))
-        self._on_call = _OnCall(command.call_id, self._calls.create_task(self._play(command)))
+        audio = self.behaviour.recording if command.record else None
+        self._on_call = _OnCall(command.call_id, self._calls.create_task(self._play(command)), audio)
 
     async def _play(self, command: DialCommand) -> None:
         async for step in self.behaviour.play(command):
@@ -461,10 +483,30 @@ class PhoneClient:
                     on_call.status = status
                     if status == "connected":
                         on_call.answered_at = self._clock()
-                case CallEnd():
+                case CallEnd(status=status):
                     self._on_call = None
+                    if status == Outcome.CONNECTED and on_call.audio is not None:
+                        self._record(message.call_id, on_call.audio)
                 case _:
                     assert_never(message)
+        if isinstance(message, CallEnd):
+            message = self._with_recording(message)
+        self.reported.add(self._put(message))
+
+    def _settle(self, message_id: str, code: str | None = None) -> None:
+        """The server has a report, or refused it for good with this code."""
+        report = self.memory.unacked.get(message_id)
+        if report is None:
+            return
+        if code is not None:
+            self.refused[message_id] = code
+        if report.type == RecordingUpload.type:
+            self.uploads.answered(report.call_id, code)
+        self._outbox.settle(message_id)
+        self._bring_recordings()
+
+    def _put(self, message: R) -> Envelope[R]:
+        """Write a report down, and send it as soon as may be."""
         now = time.time_ns() // 1_000_000
         report = Report(
             message_id=new_message_id(),
@@ -474,7 +516,28 @@ class PhoneClient:
             timestamp=now,
         )
         self._outbox.put(report)
-        self.reported.add(Envelope(message, report.message_id, now))
+        return Envelope(message, report.message_id, now)
+
+    # --- recordings -------------------------------------------------------------------------------------------------
+
+    def _record(self, call_id: str, audio: Path | bytes) -> None:
+        """The recorder has left a file, which is to be brought."""
+        path = self.memory.keep_audio(call_id, audio) if isinstance(audio, bytes) else audio.absolute()
+        self.uploads.put(Recording(call_id=call_id, path=str(path), size=path.stat().st_size))
+
+    def _with_recording(self, end: CallEnd) -> CallEnd:
+        call = self.memory.calls.get(end.call_id)
+        if call is None or call.recording is None:
+            return end
+        return msgspec.structs.replace(end, has_recording=True, recording_size=call.recording.size)
+
+    def _bring_recordings(self) -> None:
+        """Bring what is due, in a task that lives while there is something."""
+        if self.uploads.due:
+            self._calls.create_task(self.uploads.run())
+
+    def _report_upload(self, message: RecordingUpload) -> None:
+        self.uploaded.add(self._put(message))
 
 
 def _read_code(code: str | BindPayload) -> BindPayload | str:

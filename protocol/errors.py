@@ -111,6 +111,49 @@ ERRORS: dict[str, ErrorSpec] = {
         "This phone cannot be hung up from here; hang up on the handset",
     ),
     "CALL_CHANGED": ErrorSpec(409, True, "通话状态正在变化，请重试", "The call is changing; try again"),
+    # recordings
+    "RECORDING_OFF": ErrorSpec(
+        403, False, "未启用录音，录音不会保存", "Recording is off for this call; the file is not kept"
+    ),
+    "RECORDING_EXISTS": ErrorSpec(
+        409, False, "该通话已有另一份录音", "The call has another recording; it is not replaced"
+    ),
+    "RECORDING_GONE": ErrorSpec(
+        410, False, "录音已到期清理或被删除", "The recording has expired or was deleted; it does not come back"
+    ),
+    "RECORDING_MISSING": ErrorSpec(
+        404,
+        False,
+        "录音文件不在存储中，请联系管理员",
+        "The recording's bytes are not in the store; tell your administrator",
+    ),
+    "RECORDING_HELD": ErrorSpec(
+        409, False, "录音处于法律保留状态，请先解除", "The recording is under legal hold; lift the hold first"
+    ),
+    "UPLOAD_IN_PROGRESS": ErrorSpec(
+        409, True, "该通话的录音正在保存，请稍后再试", "This call's recording is being stored; try again shortly"
+    ),
+    "UPLOAD_INCOMPLETE": ErrorSpec(
+        409, False, "缺少分片 {missing}，请补传后再完成", "Parts {missing} have not arrived; send them, then complete"
+    ),
+    "CHECKSUM_MISMATCH": ErrorSpec(
+        422,
+        True,
+        "收到的内容与声明不符：{reason}，请重新上传",
+        "What arrived is not what was told: {reason}; upload again",
+    ),
+    "UNSUPPORTED_AUDIO": ErrorSpec(
+        415,
+        False,
+        "不支持的录音格式，请使用 mp3、m4a、aac、amr、wav 或 ogg",
+        "This is no audio we take; send mp3, m4a, aac, amr, wav or ogg",
+    ),
+    "STORAGE_FULL": ErrorSpec(
+        507, True, "存储空间不足，请稍后重试", "There is no room for the recording; try again later"
+    ),
+    "RANGE_NOT_SATISFIABLE": ErrorSpec(
+        416, False, "请求的范围超出文件大小", "The range lies beyond the end of the file"
+    ),
     # the wire
     "BAD_MESSAGE": ErrorSpec(400, False, "消息格式错误：{reason}", "The message is malformed: {reason}"),
     "UNKNOWN_TYPE": ErrorSpec(400, False, "未知消息类型 {type}", "Unknown message type {type}"),
@@ -132,8 +175,10 @@ _IN_CHINESE = {
     "device": "设备",
     "follow-up": "跟进",
     "path": "地址",
+    "recording": "录音",
     "team": "团队",
     "tenant": "企业",
+    "upload": "上传",
     "user": "用户",
     "username": "用户名",
 }

@@ -32,6 +32,8 @@ EvidenceWord = Annotated[
 """On what grounds a phone says so: one of these four; any other word counts as `assumed`."""
 PeerClock = float
 """Epoch milliseconds by the sender's own clock: any number is taken, for a wrong clock must not lose a report."""
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", examples=["e3b0c442" + 48 * "0" + "7852b855"])]
+"""The SHA-256 of a file: 64 hexadecimal digits in lower case."""
 NO_DATA = msgspec.Raw(b"null")
 """The `custom_data` of a call that has none: this very object is left out of frames. An empty Raw would break them."""
 
@@ -125,16 +127,29 @@ class CallEnd(Message, frozen=True, kw_only=True):
     recording_size: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
 
 
+class RecordingUpload(Message, frozen=True, kw_only=True):
+    """The upload over HTTP is complete (seed 003 §2.2.3): checked against what has been stored."""
+
+    type: ClassVar[str] = "RECORDING_UPLOAD"
+    call_id: Id
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    sha256: Sha256
+
+
 # --- to the phone ---------------------------------------------------------------------------------------------------
 
 
 class DialCommand(Message, frozen=True, kw_only=True):
-    """Dial this number, if server time is still before `expires_at` (epoch milliseconds)."""
+    """Dial this number, if server time is still before `expires_at` (epoch milliseconds).
+
+    Record the call only where `record` says so; `consent_notice` is what the agent must tell the customer first."""
 
     type: ClassVar[str] = "DIAL_COMMAND"
     call_id: str
     customer_phone: str
     expires_at: int
+    record: bool = False
+    consent_notice: str | None = None
     customer_name: str | None = None
     customer_id: str | None = None
     order_id: str | None = None
@@ -351,6 +366,18 @@ class CallEnded(OfCall, frozen=True, kw_only=True):
     enriched: bool = False
 
 
+class RecordingReady(Message, frozen=True, kw_only=True):
+    """A call's recording is stored, whole: it can be played at `recording_url`. `size` is in bytes, `at` epoch ms."""
+
+    type: ClassVar[str] = "RECORDING_READY"
+    call_id: str
+    at: int
+    source: Literal["phone", "agent", "provider"]
+    media_type: str
+    size: int
+    recording_url: str
+
+
 class Resync(Message, frozen=True, kw_only=True):
     """Continuity is lost between `from_seq` and `to_seq`: read calls and devices again over HTTP."""
 
@@ -388,7 +415,7 @@ class Error(Message, frozen=True, kw_only=True):
     details: dict[str, Any] = {}
 
 
-FromPhone = DeviceOnline | DeviceOffline | Heartbeat | HeartbeatAck | Ack | CallStatus | CallEnd
+FromPhone = DeviceOnline | DeviceOffline | Heartbeat | HeartbeatAck | Ack | CallStatus | CallEnd | RecordingUpload
 ToPhone = WelcomePhone | HeartbeatAck | Heartbeat | Ack | Error | DialCommand | CancelDial | DeviceUnbind | Reconnect
 FromAgent = Hello | Heartbeat | HeartbeatAck | Dial | HangUp
 ToAgent = (
@@ -405,13 +432,23 @@ ToAgent = (
     | CallRinging
     | CallConnected
     | CallEnded
+    | RecordingReady
     | Resync
     | Reconnect
 )
 
 SEQUENCED: frozenset[str] = frozenset(
     message.type
-    for message in (DeviceBound, DeviceUnbound, DeviceStatus, CallDialing, CallRinging, CallConnected, CallEnded)
+    for message in (
+        DeviceBound,
+        DeviceUnbound,
+        DeviceStatus,
+        CallDialing,
+        CallRinging,
+        CallConnected,
+        CallEnded,
+        RecordingReady,
+    )
 )
 """The events to agents that carry `seq`: none of these is ever missed silently."""
 

@@ -1,4 +1,4 @@
-"""The command line: `dialdesk dev|serve|work|migrate|check|token|user`."""
+"""The command line: `dialdesk dev|serve|work|migrate|check|token|user|recordings`."""
 
 import asyncio
 import base64
@@ -21,6 +21,7 @@ from server.dev import DevError, Options, dev
 from server.people import add_user, disable_user, mint_token, reset_password
 from server.serve import Server
 from server.telemetry import configure_logging
+from server.verify import verification
 from storage.embedded import EmbeddedError
 from storage.migrate import MigrationError, migrate
 
@@ -144,6 +145,23 @@ def user_disable(username: str) -> None:
     click.echo(f"{username} is disabled")
 
 
+@main.group("recordings")
+def recordings_group() -> None:
+    """Look after recordings."""
+
+
+@recordings_group.command("verify")
+@click.option("--tenant", "tenant_id", metavar="ID", help="Only the recordings of this tenant.")
+@click.option("--deep", is_flag=True, help="Read every recording to its end and compare its SHA-256.")
+def recordings_verify(tenant_id: str | None, deep: bool) -> None:
+    """Compare recordings with what is in the stores; a line for each that is not as it should be, and exit 1 then.
+
+    Nothing is changed. Progress is told on standard error.
+    """
+    if not asyncio.run(_told(_verify(_config(), tenant_id, deep))):
+        sys.exit(1)
+
+
 async def _serve(config: Config) -> None:
     async with web_node(config) as node:
         server = Server(config, node.app, node.hub, ready=lambda url: print(f"ready {url}", flush=True))
@@ -177,6 +195,19 @@ async def _check(config: Config) -> bool:
         click.echo(f"{'ok  ' if finding.well else 'FAIL'}  {finding.subject:<11} {finding.seen}")
         well = well and finding.well
     return well
+
+
+async def _verify(config: Config, tenant_id: str | None, deep: bool) -> bool:
+    def progress(looked_at: int) -> None:
+        click.echo(f"\r{looked_at} compared", err=True, nl=False)
+
+    async with verification(config, tenant_id=tenant_id, deep=deep, progress=progress) as verify:
+        discrepancies = 0
+        async for found in verify.run():
+            discrepancies += 1
+            click.echo(f"{found.kind:<11} {found.place} {found.key} {found.call_id or '-'} {found.reason}".rstrip())
+        click.echo(f"\r{verify.looked_at} compared, {discrepancies} not as they should be", err=True)
+    return discrepancies == 0
 
 
 def _config() -> Config:

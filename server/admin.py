@@ -26,6 +26,8 @@ Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]
 Timezone = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Region = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}$(?!\n)")]
 Choices = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=32)]], msgspec.Meta(max_length=50)]
+Notice = Annotated[str, msgspec.Meta(max_length=500)]
+Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
 
 
 class NewAdmin(Body, frozen=True, kw_only=True):
@@ -53,12 +55,20 @@ class TenantName(Body, frozen=True, kw_only=True):
 
 
 class TenantConfig(Body, frozen=True, kw_only=True):
-    """What a tenant sets for itself; what is not named stays as it is."""
+    """What a tenant sets for itself; what is not named stays as it is.
+
+    `recordingEnabled` counts from the next dial on. `recordingNotice` is what the agent must tell the customer before
+    the call is recorded. `recordingDays` counts for recordings that are there already, too: those that are older, and
+    under no legal hold, are deleted.
+    """
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
     timezone: Timezone | msgspec.UnsetType = msgspec.UNSET
     call_results: Choices | msgspec.UnsetType = msgspec.UNSET
     call_intentions: Choices | msgspec.UnsetType = msgspec.UNSET
+    recording_enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    recording_notice: Notice | msgspec.UnsetType = msgspec.UNSET
+    recording_days: Days | msgspec.UnsetType = msgspec.UNSET
 
 
 class TenantsQuery(Paging, frozen=True, kw_only=True):
@@ -220,7 +230,7 @@ class Admin:
             return TenantAnswer(tenant=await accounts.get_tenant(connection, identity.tenant_id))
 
     async def put_config(self, identity: Identity, body: TenantConfig, request: RequestInfo) -> TenantAnswer:
-        """Change the tenant's name, time zone, and what agents choose in the quick record."""
+        """Change the tenant's name, time zone, recording, and what agents choose in the quick record."""
         async with self._database.transaction() as connection:
             if body.timezone is not msgspec.UNSET:
                 await _demand_timezone(connection, body.timezone)

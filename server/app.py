@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 import msgspec
@@ -18,6 +18,7 @@ from protocol.errors import DialdeskError
 from server.admin import Admin
 from server.agents import Agents
 from server.api_keys import ApiKeys
+from server.archive import Archive
 from server.asyncapi import describe_messages
 from server.auth import Auth
 from server.calls import AppEnd, AppStatus, Calls
@@ -25,23 +26,31 @@ from server.config import Config, master_keys
 from server.customers import IMPORT_BOUND, Customers
 from server.devices import Devices
 from server.docs_page import PAGE_POLICY, render_page
+from server.fetch import open_fetcher
 from server.health import Health
 from server.http import ANYONE, PHONE, SIGNED_IN, Download, Endpoint, Http
 from server.hub import Hub
+from server.intake import Intake
 from server.lease import Lease
 from server.openapi import describe_endpoints
 from server.passwords import Passwords
 from server.presence import Presences
+from server.recordings import Recordings
 from server.records import Records
 from server.relay import Relay
 from server.resend import resend
+from server.retrieval import Retrieval
 from server.session import Sessions
+from server.stores import open_stores
 from server.telemetry import Metrics
+from server.uploads import Uploads
 from server.users import Users
 from server.wheel import Wheel
 from server.worker import Worker
 from storage.database import Database, open_database
 from storage.live import Live, open_redis
+from storage.objects import PART
+from storage.tenant_keys import TenantKeys
 from storage.vault import Vault
 
 log = structlog.get_logger()
@@ -66,6 +75,7 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
         _database(config, config.database_pool) as database,
         _database(config, 1) as lease_database,  # its own: a storm on the others must not cost the node its lease
         _redis(config) as redis,
+        AsyncExitStack() as stack,
     ):
         with Passwords() as passwords:
             lease = _lease(lease_database, metrics, config, "web")
@@ -79,12 +89,16 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
             calls = Calls(database, relay, metrics, config)
             devices = Devices(database, relay, vault, live, config, calls)
             auth = Auth(database, live, relay, passwords, config)
+            stores = await stack.enter_async_context(open_stores(config, database, TenantKeys(vault)))
+            intake = Intake(database, stores, relay, metrics, config)
+            uploads = Uploads(database, intake, config)
             agents = Agents(database, hub, lease, metrics, refill_every=config.refill)
             presences = Presences(database, relay, lease, hub, resend_after=config.resend_after)
             sessions = Sessions(
                 database=database,
                 auth=auth,
                 calls=calls,
+                uploads=uploads,
                 presences=presences,
                 agents=agents,
                 hub=hub,
@@ -102,12 +116,20 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 devices=devices,
                 calls=calls,
                 records=Records(database),
+                uploads=uploads,
+                recordings=Recordings(database, stores, config),
                 customers=Customers(database),
+                config=config,
                 health=Health(database, relay, lease, hub, metrics, config),
             )
             endpoints += _documents(endpoints, config)
             http = Http(
-                database, auth.authenticate, metrics, body_limit=config.body_limit, timeout=config.request_timeout
+                database,
+                auth.authenticate,
+                metrics,
+                body_limit=config.body_limit,
+                timeout=config.request_timeout,
+                idle=config.upload_idle,
             )
             pages = Starlette(
                 routes=http.routes(endpoints), middleware=[_cors(config)] if config.allowed_origins else []
@@ -144,13 +166,20 @@ async def worker_node(config: Config) -> AsyncIterator[Worker]:
         _database(config, config.database_pool) as database,
         _database(config, 1) as lease_database,  # its own: a storm on the others must not cost the node its lease
         _redis(config) as redis,
+        open_fetcher(config) as fetcher,
+        AsyncExitStack() as stack,
     ):
         lease = _lease(lease_database, metrics, config, "worker")
         relay = _relay(redis, lease, metrics, config)
         calls = Calls(database, relay, metrics, config)
+        vault = Vault(master_keys(config))
+        stores = await stack.enter_async_context(open_stores(config, database, TenantKeys(vault)))
+        intake = Intake(database, stores, relay, metrics, config)
+        archive = Archive(database, stores, intake, metrics, config)
+        retrieval = Retrieval(database, vault, fetcher, intake, lease=config.fetch_timeout + config.settle_after)
         await lease.take()
         async with _background(lease.keep, relay.publish):
-            yield Worker(database, relay, lease, calls, metrics, config)
+            yield Worker(database, relay, lease, calls, archive, retrieval, metrics, config)
         await lease.give_up()
 
 
@@ -163,8 +192,11 @@ def _endpoints(
     devices: Devices,
     calls: Calls,
     records: Records,
+    uploads: Uploads,
+    recordings: Recordings,
     customers: Customers,
     health: Health,
+    config: Config,
 ) -> list[Endpoint]:
     """Every route. What needs no credential says ANYONE."""
     return [
@@ -229,6 +261,41 @@ def _endpoints(
         Endpoint("GET", "/api/v1/calls/{call_id}/status", records.status, needs="calls.read"),
         Endpoint("PUT", "/api/v1/calls/{call_id}/follow-up", records.follow_up, needs="calls.follow_up"),
         Endpoint("POST", "/api/v1/calls/{call_id}/follow-up/done", records.complete_follow_up, needs="calls.follow_up"),
+        # recordings (seed 003 §5.5, §8.5)
+        Endpoint(
+            "POST",
+            "/api/v1/calls/mobile/recording/upload",
+            uploads.upload,
+            needs=PHONE,
+            body_limit=config.recording_limit,
+            timeout=config.upload_timeout,
+        ),
+        Endpoint("POST", "/api/v1/calls/mobile/recording/uploads", uploads.begin, needs=PHONE),
+        Endpoint("GET", "/api/v1/calls/mobile/recording/uploads/{upload_id}", uploads.state, needs=PHONE),
+        Endpoint(
+            "PUT",
+            "/api/v1/calls/mobile/recording/uploads/{upload_id}/parts/{number}",
+            uploads.put_part,
+            needs=PHONE,
+            body_limit=PART,
+            timeout=config.upload_timeout,
+        ),
+        Endpoint("POST", "/api/v1/calls/mobile/recording/uploads/{upload_id}/complete", uploads.complete, needs=PHONE),
+        Endpoint("DELETE", "/api/v1/calls/mobile/recording/uploads/{upload_id}", uploads.abandon, needs=PHONE),
+        Endpoint(
+            "POST",
+            "/api/v1/calls/{call_id}/recording",
+            uploads.attach,
+            needs="recordings.attach",
+            body_limit=config.recording_limit,
+            timeout=config.upload_timeout,
+        ),
+        Endpoint("GET", "/api/v1/calls/{call_id}/recording", recordings.listen, needs="recordings.listen"),
+        Endpoint("DELETE", "/api/v1/calls/{call_id}/recording", recordings.remove, needs="recordings.manage"),
+        Endpoint("POST", "/api/v1/calls/{call_id}/recording/link", recordings.link, needs="recordings.listen"),
+        Endpoint("GET", "/api/v1/calls/{call_id}/recording/waveform", recordings.waveform, needs="recordings.listen"),
+        Endpoint("PUT", "/api/v1/calls/{call_id}/recording/hold", recordings.hold, needs="recordings.manage"),
+        Endpoint("GET", "/api/v1/recordings/{token}", recordings.play, needs=ANYONE),
         # customers
         Endpoint("POST", "/api/v1/customers", customers.create, needs="customers.write"),
         Endpoint("GET", "/api/v1/customers", customers.search, needs="customers.read"),

@@ -22,7 +22,9 @@ the upgrade, by the HTTP error of its code. Where headers cannot be set, `?ticke
 `POST /api/v1/auth/ws-ticket`, which is good once and not for long.
 
 A report is acknowledged by `ACK` when it is committed, and a command when it is on the phone's disk; what is not
-acknowledged is sent again under the same `messageId`. `ERROR` with `retry: false` ends a report.
+acknowledged is sent again under the same `messageId`. `ERROR` with `retry: false` ends a report. The bytes of a
+recording never come by socket: `RECORDING_UPLOAD` asks whether what was uploaded over HTTP is stored, and its `ACK` is
+what lets the phone delete its file.
 
 Events to a page carry `seq`, without gaps. A page whose `lastSeq` is behind says `HELLO` again and is given what it
 missed, or `RESYNC` where that cannot be told any more.
@@ -181,6 +183,8 @@ _COMMAND = "msg_b70c2e94d1a85f3660e9d2c7"
 _CALL = "call_20261121_06fkd0a3v8w9m2x7c1n5b4q6rt"
 _DEVICE = "dev_06fkcy7h2p4s9d1g8k3m6v0wxz"
 _NUMBER = "138****5678"
+_RECORDING_SIZE = 884_736
+_RECORDING_SHA256 = "3f5a0c81d2e94b67a1c8f03d5e7b29461c0d8f7a6b5e4d3c2b1a09f8e7d6c5b4"
 _CUSTOM_DATA = msgspec.Raw(b'{"case":"A-1043"}')
 _HANDSET = said.Capabilities(auto_dial=True, hang_up=True, answer_signal=False, recording=True)
 _PHONE = said.DeviceView(
@@ -203,6 +207,8 @@ _DIAL = said.DialCommand(
     customer_id="C-2201",
     order_id="O-88031",
     expires_at=_NOW + 20_000,
+    record=True,
+    consent_notice="This call is recorded for quality assurance.",
 )
 
 _EXAMPLES: dict[str, tuple[said.Message, ...]] = {
@@ -229,8 +235,9 @@ _EXAMPLES: dict[str, tuple[said.Message, ...]] = {
             hangup_cause="NORMAL_CLEARING",
             evidence=Evidence.CALL_LOG,
             has_recording=True,
-            recording_size=884_736,
+            recording_size=_RECORDING_SIZE,
         ),
+        said.RecordingUpload(call_id=_CALL, size=_RECORDING_SIZE, sha256=_RECORDING_SHA256),
     ),
     "fromAgent": (
         said.Hello(last_seq=_SEQ - 1, client="desk"),
@@ -323,6 +330,14 @@ _EXAMPLES: dict[str, tuple[said.Message, ...]] = {
             enriched=True,
             custom_data=_CUSTOM_DATA,
             device_id=_DEVICE,
+        ),
+        said.RecordingReady(
+            call_id=_CALL,
+            at=_NOW,
+            source="phone",
+            media_type="audio/mp4",
+            size=_RECORDING_SIZE,
+            recording_url=f"/api/v1/calls/{_CALL}/recording",
         ),
         said.Resync(from_seq=_SEQ, to_seq=_SEQ + 731),
         said.Reconnect(after_ms=20_000, reason="draining"),

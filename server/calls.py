@@ -309,6 +309,7 @@ class Calls:
             command_id = new_message_id()
             expiry = self._config.dial_expiry if phone.capabilities.auto_dial else self._config.dial_expiry_tapped
             expires_at = agent.now + timedelta(seconds=expiry)
+            record = agent.recording_enabled and phone.capabilities.recording and self._config.recordings != "off"
             command = encode_data(
                 DialCommand(
                     call_id=answer.call_id,
@@ -317,6 +318,8 @@ class Calls:
                     customer_id=request.customer_id,
                     order_id=request.order_id,
                     expires_at=epoch_ms(expires_at),
+                    record=record,
+                    consent_notice=(agent.recording_notice or None) if record else None,
                 )
             )
             call = NewCall(
@@ -333,6 +336,7 @@ class Calls:
                 order_id=request.order_id,
                 external_id=request.external_id,
                 custom_data=_bounded(request.custom_data),
+                record=agent.recording_enabled,
                 command_id=command_id,
                 command=command,
                 expires_at=expires_at,
@@ -414,7 +418,7 @@ class Calls:
 
     async def _settle(self, connection: Connection, call: StoredCall, event: Progress | End, why: Explanation) -> bool:
         """Advance the call by one event; False where somebody else moved it first, and it must be judged again."""
-        match advance(call.state, event, call.now):
+        match _advanced(call, event):
             case Moved(state, enriched):
                 why = msgspec.structs.replace(why, effect="enriched" if enriched else "moved")
                 tell = _telling(call, state, event, enriched=enriched)
@@ -458,7 +462,7 @@ class Calls:
             evidence=Evidence.SERVER,
             cause=cause,
         )
-        moved = advance(call.state, end, call.now)
+        moved = _advanced(call, end)
         assert isinstance(moved, Moved)
         said = msgspec.json.encode({"cause": cause, "reason": reason})
         why = Explanation(source=source, kind="CLOSED", effect="moved", data=said)
@@ -519,6 +523,14 @@ def _event_of(report: CallStatus | CallEnd, call: StoredCall) -> Progress | End:
             )
         case _:
             assert_never(report)
+
+
+def _advanced(call: StoredCall, event: Progress | End) -> Moved | AlreadyThere | Illegal:
+    """Return what an event makes of the call. A recording that was stored is a fact, and what is said of it a claim."""
+    if call.recording_stored and isinstance(event, End):
+        known = call.state
+        event = msgspec.structs.replace(event, has_recording=known.has_recording, recording_size=known.recording_size)
+    return advance(call.state, event, call.now)
 
 
 _PHONES_EVIDENCE = {Evidence.ASSUMED, Evidence.IN_CALL_SERVICE, Evidence.CX_CALL, Evidence.CALL_LOG}

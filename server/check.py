@@ -9,9 +9,11 @@ from redis.exceptions import RedisError
 from protocol.errors import DialdeskError
 from server.config import Config
 from storage.database import open_database
+from storage.folder import open_folder
 from storage.live import open_redis
 from storage.migrate import MigrationError, pending
-from storage.objects import ObjectsError, reach_bucket
+from storage.objects import StoreError
+from storage.s3 import open_s3
 
 _DEADLINE = 15.0
 
@@ -25,14 +27,21 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 async def check(config: Config) -> AsyncIterator[Finding]:
-    """Look at everything a node needs, one by one; nothing is changed."""
-    for subject, look in (("PostgreSQL", _database), ("schema", _schema), ("Redis", _redis), ("S3", _objects)):
+    """Look at everything a node needs, one by one; nothing stays of what is written to see whether it can be."""
+    for subject, look in (
+        ("PostgreSQL", _database),
+        ("schema", _schema),
+        ("Redis", _redis),
+        ("recordings", _recordings),
+    ):
         try:
             async with asyncio.timeout(_DEADLINE):
                 yield Finding(subject, True, await look(config))
         except TimeoutError:
             yield Finding(subject, False, f"no answer within {_DEADLINE:g} s")
-        except (DialdeskError, MigrationError, RedisError, ObjectsError, OSError, ValueError) as error:
+        except StoreError as error:
+            yield Finding(subject, False, str(error))
+        except (DialdeskError, MigrationError, RedisError, OSError, ValueError) as error:
             yield Finding(subject, False, str(error.__cause__ or error))
 
 
@@ -64,10 +73,14 @@ async def _redis(config: Config) -> str:
     return f"{told.get('server_name', 'redis')} {told.get('valkey_version', told.get('redis_version'))}"
 
 
-async def _objects(config: Config) -> str:
-    if config.s3_endpoint_url is None and config.s3_bucket is None:
-        return "not configured: recordings are not kept yet"
-    await reach_bucket(
-        config.s3_endpoint_url, config.s3_bucket or "", config.s3_access_key or "", config.s3_secret_key or ""
-    )
-    return f"bucket {config.s3_bucket}"
+async def _recordings(config: Config) -> str:
+    if config.recordings == "off":
+        return "off: no recording is kept"
+    seen = []
+    if config.recordings_folder is not None:
+        folder = await open_folder(config.recordings_folder)
+        seen.append(await folder.check())
+    if config.s3_bucket is not None:
+        async with open_s3(config) as bucket:
+            seen.append(await bucket.check())
+    return "; ".join(seen)

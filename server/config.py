@@ -37,10 +37,44 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     master_keys: Secret
     """`id:base64` of 32 bytes, comma-separated, the first encrypts: the keys that wrap secrets at rest."""
     public_url: str = "http://127.0.0.1:8000"
+
+    # where recordings rest
+    recordings: Literal["off", "local", "s3", "hybrid"] = "off"
+    """`local` is a folder, `s3` a bucket; `hybrid` takes into the folder and moves to the bucket."""
+    recordings_folder: str | None = None
     s3_endpoint_url: str | None = None
+    s3_public_url: str | None = None
+    """The endpoint as phones and browsers reach it; where it is not set all bytes go through the server."""
     s3_bucket: str | None = None
     s3_access_key: Secret | None = None
     s3_secret_key: Secret | None = None
+    s3_region: str = "us-east-1"
+    s3_addressing: Literal["auto", "path", "virtual"] = "auto"
+    s3_signature: Literal["s3v4", "s3"] = "s3v4"
+    s3_checksums: Literal["when_supported", "when_required"] = "when_supported"
+    s3_encryption: Literal["AES256", "aws:kms"] | None = None
+    s3_kms_key: str | None = None
+    s3_connect_timeout: Seconds = 5.0
+    s3_read_timeout: Seconds = 30.0
+    s3_retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
+    recording_limit: Annotated[int, msgspec.Meta(ge=1024, le=50 * 1024**3)] = 512 * 1024 * 1024
+    """Bytes of the largest recording that is taken."""
+    recording_encryption: bool = False
+    """New recordings are encrypted under a key of their tenant before they leave the server."""
+    recording_link_ttl: Seconds = 300.0
+    upload_timeout: Seconds = 3600.0
+    """How long one request that brings a recording may take."""
+    upload_idle: Seconds = 20.0
+    """How long such a request may be silent."""
+    upload_expiry: Seconds = 86400.0
+    """How long an upload in parts stays open."""
+    upload_memory: Annotated[int, msgspec.Meta(ge=15 * 1024**2, le=64 * 1024**3)] = 256 * 1024 * 1024
+    """Bytes that the uploads of one node may hold in memory, 15 MiB at most each; more uploads wait their turn."""
+    settle_after: Seconds = 60.0
+    """How long storing, moving or dropping a recording may take before a worker looks what became of it."""
+    fetch_networks: tuple[str, ...] = ()
+    """Networks, beside the public internet, that recordings of providers may be fetched from."""
+    fetch_timeout: Seconds = 600.0
 
     # serving
     host: str = "127.0.0.1"
@@ -191,6 +225,17 @@ def _inconsistencies(given: dict[str, Any]) -> list[str]:
         problems.append("PROBE_AFTER < OFFLINE_AFTER < CLOSE_AFTER must hold")
     if setting("first_message") > setting("probe_after"):
         problems.append("FIRST_MESSAGE must not exceed PROBE_AFTER")
+    for network in setting("fetch_networks"):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            problems.append(f"FETCH_NETWORKS: {network} is not a network")
+    if setting("recordings") in {"local", "hybrid"} and setting("recordings_folder") is None:
+        problems.append("RECORDINGS_FOLDER must be set where RECORDINGS is local or hybrid")
+    if setting("recordings") in {"s3", "hybrid"} and setting("s3_bucket") is None:
+        problems.append("S3_BUCKET must be set where RECORDINGS is s3 or hybrid")
+    if (given.get("s3_access_key") is None) != (given.get("s3_secret_key") is None):
+        problems.append("S3_ACCESS_KEY and S3_SECRET_KEY go together")
     if (given.get("tls_cert") is None) != (given.get("tls_key") is None):
         problems.append("TLS_CERT and TLS_KEY go together")
     return problems

@@ -133,6 +133,7 @@ async def _environment(
                 "S3_BUCKET": servers.s3_bucket,
                 "S3_ACCESS_KEY": servers.s3_access_key,
                 "S3_SECRET_KEY": servers.s3_secret_key,
+                "RECORDINGS": given.get("RECORDINGS", "s3"),
             }
         yield environ
 

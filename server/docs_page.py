@@ -215,11 +215,17 @@ def _operation(path: str, method: str, operation: Json, http: Json) -> _Markup:
     if "requestBody" in operation:
         optional = "" if operation["requestBody"]["required"] else ", which may be left out"
         parts.append(_content(f"Body{optional}", operation["requestBody"]["content"], http))
-    parts.append(_content("Answer", operation["responses"]["200"]["content"], http))
+    told = {status: response for status, response in operation["responses"].items() if status < "400"}
+    for status, response in told.items():
+        title = "Answer" if status == "200" else f"Answer {status}"
+        if "content" in response:
+            parts.append(_content(title, response["content"], http))
+        else:
+            parts.append(_tag("p", f"{title}: ", _spans(response["description"])))
     refusals = [
         (status, _spans(response["description"]))
         for status, response in operation["responses"].items()
-        if status != "200"
+        if status not in told
     ]
     parts.append(_tag("details", _tag("summary", "Errors"), _table(("status", "codes"), refusals)))
     return _tag("article", *parts, id=operation["operationId"])
@@ -231,7 +237,8 @@ def _content(title: str, content: Json, document: Json) -> _Markup:
         return _tag("p", f"{title}: ", _tag("code", media_type))
     schema = told["schema"]
     named = document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], schema)
-    return _tag("details", _tag("summary", title, ": ", _kind(schema, "http")), _schema(named, "http"))
+    kind = _kind(schema, "http") if media_type == "application/json" else _tag("code", media_type)
+    return _tag("details", _tag("summary", title, ": ", kind), _schema(named, "http"))
 
 
 def _channel(name: str, sockets: Json) -> _Markup:

@@ -4,17 +4,19 @@
 whose parameters say by name what they take:
 
     identity   who asks; absent only where `needs` is ANYONE
-    body       a Struct read from JSON, or `bytes` for the body as it came (`Csv` where it must say that it is CSV)
+    body       a Struct read from JSON; `bytes` for the body as it came (`Csv` where it must say that it is CSV);
+               Incoming, to read it as it comes, or a Form, a file with fields: `timeout` says how long it may take
     query      a Struct read from the query string
     once       idempotency.Once: the function keeps its answer in its own transaction
     request    RequestInfo: address, request id, language
     others     parts of the path
 
-It returns a Struct, encoded as JSON, or a Download. The first line of its docstring is its summary in the OpenAPI
-document, which is generated from these same declarations (openapi.py).
+It returns a Struct, encoded as JSON, or a Download, a Stream or a Redirect. The first line of its docstring is its
+summary in the OpenAPI document, which is generated from these same declarations (openapi.py).
 """
 
 import asyncio
+import contextlib
 import hashlib
 import inspect
 import re
@@ -30,13 +32,24 @@ import msgspec
 import structlog
 from starlette.datastructures import Headers
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from protocol.errors import DialdeskError, Language
 from protocol.messages import salvage
 from protocol.timestamps import rfc3339
 from server.config import Config
+from server.forms import Form, read_fields, read_form
 from server.identity import Identity
+from server.streams import (
+    SEND_DEADLINE,
+    Incoming,
+    Outgoing,
+    Redirect,
+    Stream,
+    answer_stream,
+    content_disposition,
+    pour,
+)
 from server.telemetry import Metrics
 from storage.database import Database
 from storage.idempotency import Once
@@ -51,7 +64,13 @@ PHONE: Literal["phone"] = "phone"
 """A bound work phone, by its device token and X-Device-Id."""
 
 BODY_DEADLINE = 20.0
-"""Seconds that a body may take to arrive."""
+"""Seconds that a body may take to arrive, unless its endpoint gives it more."""
+
+LINGER = 5.0
+"""Seconds that a request may go on after it was answered before its end, so that its sender gets to read the answer."""
+
+LINGER_BOUND = 16 * 1024 * 1024
+"""Bytes of it that are read, and forgotten, meanwhile."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
@@ -109,10 +128,11 @@ class Endpoint:
         self,
         method: Literal["GET", "POST", "PUT", "DELETE"],
         path: str,
-        function: Callable[..., Awaitable[msgspec.Struct | Download]],
+        function: Callable[..., Awaitable[msgspec.Struct]],
         *,
         needs: str,
         body_limit: int | None = None,
+        timeout: float | None = None,
         salvaged: type[msgspec.Struct] | None = None,
     ) -> None:
         self.method = method
@@ -120,6 +140,7 @@ class Endpoint:
         self.function = function
         self.needs = needs
         self.body_limit = body_limit
+        self.timeout = timeout
         self.salvaged = salvaged
         hints = get_type_hints(function, include_extras=True)
         self.answer = hints.pop("return")
@@ -130,9 +151,16 @@ class Endpoint:
         unknown = set(self.parameters) - {"identity", "body", "query", "once", "request", *self.in_path}
         if unknown or not set(self.in_path) <= set(self.parameters):
             raise TypeError(f"{method} {path}: {function.__qualname__} takes {sorted(self.parameters)}")
-        as_it_came = bare(self.body) in {None, bytes}
+        kind = bare(self.body)
+        self.form: type[msgspec.Struct] | None = get_args(kind)[0] if get_origin(kind) is Form else None
+        self.streamed = kind is Incoming or self.form is not None
+        if self.streamed and "once" in self.parameters:
+            raise TypeError(f"{method} {path}: what is read as it comes cannot be compared with what came before")
+        as_it_came = self.streamed or kind in {None, bytes}
         self.decoder = None if as_it_came else msgspec.json.Decoder(self.body)
         self.media_type = media_type(self.body) if as_it_came else "application/json"
+        if self.form is not None:
+            self.media_type = "multipart/form-data"
         self.name = function.__qualname__
 
     @property
@@ -152,12 +180,15 @@ class Http:
         *,
         body_limit: int,
         timeout: float,
+        idle: float = BODY_DEADLINE,
     ) -> None:
+        """`timeout` bounds a request, beside what its endpoint gives its body; `idle` how long a body may be silent."""
         self._database = database
         self._authenticate = authenticate
         self._metrics = metrics
         self._body_limit = body_limit
         self._timeout = timeout
+        self._idle = idle
 
     def routes(self, endpoints: Sequence[Endpoint]) -> list[Route]:
         """Return one route a path; a method that a path does not take is answered METHOD_NOT_ALLOWED."""
@@ -178,71 +209,71 @@ class Http:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request.id)
         begun = time.perf_counter()
-        status, content, more = await self._answer(endpoint, request, scope, receive)
-        more = {"x-request-id": request.id, "cache-control": "no-store", "x-content-type-options": "nosniff", **more}
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"content-length", str(len(content)).encode()),
-                    *((name.encode(), value.encode()) for name, value in more.items()),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
+        body = self._incoming(endpoint, request, receive)
+        outgoing = await self._answer(endpoint, request, scope, body)
         name = endpoint.name if isinstance(endpoint, Endpoint) else "-"
         elapsed = time.perf_counter() - begun
-        self._metrics.http_seconds.labels(name, str(status)).observe(elapsed)
-        log.info("request", endpoint=name, status=status, ms=round(elapsed * 1000, 1))
+        self._metrics.http_seconds.labels(name, str(outgoing.status)).observe(elapsed)
+        await body.take_arrived()
+        more = {
+            "x-request-id": request.id,
+            "cache-control": "no-store",
+            "x-content-type-options": "nosniff",
+            **({} if outgoing.length is None else {"content-length": str(outgoing.length)}),
+            **({} if body.ended else {"connection": "close"}),
+            **outgoing.headers,
+        }
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in more.items()]
+        await send({"type": "http.response.start", "status": outgoing.status, "headers": headers})
+        told = "whole" if outgoing.rest is None else await pour(outgoing, receive, send)
+        if outgoing.rest is None:
+            await _finish(b"" if scope["method"] == "HEAD" else outgoing.content, body, send)
+        log.info("request", endpoint=name, status=outgoing.status, ms=round(elapsed * 1000, 1), told=told)
+
+    def _incoming(self, endpoint: Endpoint | DialdeskError, request: RequestInfo, receive: Receive) -> Incoming:
+        limit, within = self._body_limit, BODY_DEADLINE
+        if isinstance(endpoint, Endpoint):
+            limit, within = endpoint.body_limit or limit, endpoint.timeout or within
+        return Incoming(receive, request.headers, limit=limit, idle=self._idle, within=within)
 
     async def _answer(
-        self, endpoint: Endpoint | DialdeskError, request: RequestInfo, scope: Scope, receive: Receive
-    ) -> tuple[int, bytes, dict[str, str]]:
+        self, endpoint: Endpoint | DialdeskError, request: RequestInfo, scope: Scope, body: Incoming
+    ) -> Outgoing:
         try:
             if isinstance(endpoint, DialdeskError):
                 raise endpoint
             try:
-                async with asyncio.timeout(self._timeout):
-                    answer = await self._call(endpoint, request, scope, receive)
+                async with asyncio.timeout((endpoint.timeout or 0) + self._timeout):
+                    answer = await self._call(endpoint, request, scope, body)
+                    return await _outgoing(answer, request, scope["method"])
             except TimeoutError as error:
                 raise DialdeskError("UNAVAILABLE") from error
         except DialdeskError as error:
-            status, content, more = error_answer(error, request)
             if error.status >= 500:
                 log.warning("refused", code=error.code, cause=repr(error.__cause__))
-            return status, content, more
+            return _refusal(error, request)
         except Exception:
             log.exception("request failed")
-            return error_answer(DialdeskError("INTERNAL", requestId=request.id), request)
-        if isinstance(answer, Download):
-            more = {"content-type": answer.media_type, **answer.headers}
-            if answer.filename is not None:
-                more["content-disposition"] = f'attachment; filename="{answer.filename}"'
-            return 200, answer.content, more
-        return 200, answer, {"content-type": "application/json"}
+            return _refusal(DialdeskError("INTERNAL", requestId=request.id), request)
 
-    async def _call(self, endpoint: Endpoint, request: RequestInfo, scope: Scope, receive: Receive) -> bytes | Download:
+    async def _call(self, endpoint: Endpoint, request: RequestInfo, scope: Scope, body: Incoming) -> Any:
+        """Return what the function answers, or the JSON of it."""
         arguments: dict[str, Any] = dict(scope["path_params"])
         identity = None if endpoint.needs == ANYONE else await self._authenticate(request.headers)
         if identity is not None:
             identity.require(endpoint.needs)
             structlog.contextvars.bind_contextvars(tenant_id=identity.tenant_id, actor_id=identity.id)
-        try:
-            async with asyncio.timeout(BODY_DEADLINE):
-                raw = await _read_body(receive, request.headers, endpoint.body_limit or self._body_limit)
-        except TimeoutError as error:
-            raise DialdeskError("REQUEST_TIMEOUT") from error
+        raw = b"" if endpoint.streamed else await body.whole()
         if "identity" in endpoint.parameters:
             arguments["identity"] = identity
-        if endpoint.body is not None:
-            arguments["body"] = self._decoded(endpoint, raw, request.headers)
         if endpoint.query is not None:
             arguments["query"] = read_query(scope["query_string"], endpoint.query)
+        if endpoint.body is not None:
+            arguments["body"] = await _heard(endpoint, body, raw)
         if "request" in endpoint.parameters:
             arguments["request"] = request
         if "once" not in endpoint.parameters:
-            return _encoded(await endpoint.function(**arguments))
+            return await endpoint.function(**arguments)
         assert identity is not None
         once = Once(
             identity.tenant_id,
@@ -252,20 +283,6 @@ class Http:
             hashlib.sha256(scope["raw_path"] + b"\n" + raw).digest(),
         )
         return await once.run(self._database, lambda: endpoint.function(**arguments, once=once))
-
-    @staticmethod
-    def _decoded(endpoint: Endpoint, raw: bytes, headers: Headers) -> Any:
-        told, expected = headers.get("content-type"), endpoint.media_type
-        if raw and told and expected and told.partition(";")[0].strip().lower() != expected:
-            raise DialdeskError("UNSUPPORTED_MEDIA_TYPE", expected=expected)
-        if endpoint.decoder is None:
-            return raw
-        try:
-            return decode(endpoint.decoder, raw or b"{}")
-        except DialdeskError as error:
-            if endpoint.salvaged is None or error.code != "INVALID_FIELD":
-                raise
-            return _salvaged(endpoint.salvaged, raw, error)
 
 
 class _Resource:
@@ -280,6 +297,56 @@ class _Resource:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint = self._methods.get(method) or DialdeskError("METHOD_NOT_ALLOWED", allow=self._allowed)
         await self._http.serve(endpoint, scope, receive, send)
+
+
+async def _heard(endpoint: Endpoint, body: Incoming, raw: bytes) -> Any:
+    """What the function takes as its body; what is streamed is refused before it is read, if its head says enough."""
+    if endpoint.streamed:
+        body.demand(endpoint.media_type)
+        return body if endpoint.form is None else await read_form(body, endpoint.form)
+    if raw:
+        body.demand(endpoint.media_type)
+    if endpoint.decoder is None:
+        return raw
+    try:
+        return decode(endpoint.decoder, raw or b"{}")
+    except DialdeskError as error:
+        if endpoint.salvaged is None or error.code != "INVALID_FIELD":
+            raise
+        return _salvaged(endpoint.salvaged, raw, error)
+
+
+async def _outgoing(answer: Any, request: RequestInfo, method: str) -> Outgoing:
+    """An answer as it goes out; of a Stream its first bytes have been read."""
+    match answer:
+        case Stream():
+            return await answer_stream(answer, request.headers, method)
+        case Redirect():
+            return Outgoing(status=302, headers={"location": answer.url}, length=0)
+        case Download():
+            headers = {"content-type": answer.media_type, **answer.headers}
+            if answer.filename is not None:
+                headers["content-disposition"] = content_disposition(answer.filename)
+            return Outgoing(status=200, headers=headers, length=len(answer.content), content=answer.content)
+    content = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+    headers = {"content-type": "application/json"}
+    return Outgoing(status=200, headers=headers, length=len(content), content=content)
+
+
+def _refusal(error: DialdeskError, request: RequestInfo) -> Outgoing:
+    status, content, headers = error_answer(error, request)
+    return Outgoing(status=status, headers=headers, length=len(content), content=content)
+
+
+async def _finish(content: bytes, body: Incoming, send: Send) -> None:
+    """Send an answer's content. Where the request is not over, the peer is given time to read the answer: closing a
+    socket that has unread bytes takes from the peer what it has not read yet."""
+    await send({"type": "http.response.body", "body": content, "more_body": not body.ended})
+    if not body.ended:
+        await body.discard(seconds=LINGER, most=LINGER_BOUND)
+        with contextlib.suppress(TimeoutError):  # returning with the answer open closes the connection as well
+            async with asyncio.timeout(SEND_DEADLINE):
+                await send({"type": "http.response.body", "body": b""})
 
 
 def bare(hint: Any) -> Any:
@@ -317,23 +384,12 @@ def decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
 
 
 def read_query(query_string: bytes, kind: type[S]) -> S:
-    """Read a query string into a Struct; a name given several times becomes a list. What is given counts: neither a
-    blank nor `null` is the same as leaving a filter out, and a time is RFC 3339, not a number."""
+    """Read a query string into a Struct. Raises BAD_REQUEST where it is none, and what `read_fields` raises."""
     try:
         pairs = parse_qs(query_string.decode("ascii"), keep_blank_values=True, max_num_fields=100, errors="strict")
     except (ValueError, UnicodeError) as error:
         raise DialdeskError("BAD_REQUEST", reason=str(error)) from error
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    given: dict[str, Any] = {}
-    for name, values in pairs.items():
-        told = str(fields[name].type) if name in fields else ""
-        if "null" in values or ("datetime" in told and values[-1].lstrip("+-").replace(".", "").isdigit()):
-            raise DialdeskError("INVALID_FIELD", reason=f"{name} may not be {values[-1]}")
-        given[name] = values if "tuple" in told else values[-1]
-    try:
-        return msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise DialdeskError("INVALID_FIELD", reason=str(error)) from error
+    return read_fields(pairs, kind)
 
 
 def error_answer(error: DialdeskError, request: RequestInfo) -> tuple[int, bytes, dict[str, str]]:
@@ -353,6 +409,8 @@ def error_answer(error: DialdeskError, request: RequestInfo) -> tuple[int, bytes
         headers["www-authenticate"] = "Bearer"
     if error.status == 405:
         headers["allow"] = ", ".join(error.details["allow"])
+    if error.status == 416:
+        headers["content-range"] = f"bytes */{error.details['size']}"
     if error.status in {429, 503}:
         headers["retry-after"] = str(error.details.get("retryAfter", 1))
     return error.status, body, headers
@@ -401,25 +459,3 @@ def _idempotency_key(headers: Headers) -> str | None:
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise DialdeskError("INVALID_FIELD", reason="Idempotency-Key must be 1 to 128 visible ASCII characters")
     return key
-
-
-def _encoded(answer: msgspec.Struct | Download) -> bytes | Download:
-    return answer if isinstance(answer, Download) else msgspec.json.encode(answer)
-
-
-async def _read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    told = headers.get("content-length", "0")
-    if told.isdecimal() and int(told) > limit:
-        raise DialdeskError("BODY_TOO_LARGE", limit=limit)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message: Message = await receive()
-        if message["type"] == "http.disconnect":
-            raise DialdeskError("BAD_REQUEST", reason="the connection closed before the body was complete")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise DialdeskError("BODY_TOO_LARGE", limit=limit)
-        if not message.get("more_body", False):
-            return b"".join(parts)

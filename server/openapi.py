@@ -7,7 +7,8 @@ declaration entails.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import inspect as mi
@@ -15,10 +16,12 @@ from msgspec import inspect as mi
 from protocol.errors import ERRORS
 from protocol.timestamps import Timestamp
 from server.code_tables import ERROR_HEADS, error_rows, in_markdown
+from server.forms import FIELD_BOUND, FILE
 from server.http import ANYONE, IDEMPOTENCY_KEY, PHONE, SIGNED_IN, Download, Endpoint, bare, media_type
 from server.schemas import API, CODE, Json, Schemas, about_struct, split_docstring
+from server.streams import Redirect, Stream
 
-HTTP_RULES = """
+HTTP_RULES = f"""
 The JSON API of Dialdesk, a realtime call-control server. What happens is told as it happens over WebSockets, which the
 AsyncAPI document describes.
 
@@ -30,7 +33,11 @@ phone apps send; whoever reads answers ignores fields it does not know. Ids are 
 with milliseconds.
 
 Errors have one shape everywhere. `code` is stable; `message` is for people, in Chinese unless `Accept-Language` puts
-English first; `retry` in the table of codes tells whether the same request, sent again unchanged, may succeed.
+English first; `retry` in the table of codes tells whether the same request, sent again unchanged, may succeed. A
+request may be refused before all of it has come; the answer then says `Connection: close`.
+
+Files are sent as they are, or as `file` in a form (multipart/form-data), behind the form's other fields, of which each
+has at most {FIELD_BOUND} bytes. Files are answered whole or, for `Range`, in part (RFC 9110).
 
 An operation that takes `Idempotency-Key` does its work once: the same key and request give the same answer, and
 another request under that key gives `IDEMPOTENCY_MISMATCH`. Keys are kept for 24 hours.
@@ -137,8 +144,22 @@ def _asked(endpoint: Endpoint, schemas: "Schemas") -> Json:
                 "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"},
             }
         )
+    if any(bare(answer) is Stream for answer in _answers(endpoint)):
+        parameters.append(
+            {
+                "name": "Range",
+                "in": "header",
+                "description": "One range of bytes, as `bytes=0-65535`; several are answered by the whole.",
+                "schema": {"type": "string"},
+            }
+        )
     question: Json = {"parameters": parameters}
-    if endpoint.decoder is not None:
+    if endpoint.form is not None:
+        question["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": _form(endpoint.form, schemas)}},
+        }
+    elif endpoint.decoder is not None:
         question["requestBody"] = {
             "required": not _takes_nothing(endpoint.decoder),
             "content": {"application/json": {"schema": schemas.heard(endpoint.body)}},
@@ -151,18 +172,27 @@ def _asked(endpoint: Endpoint, schemas: "Schemas") -> Json:
     return question
 
 
+def _form(kind: type[msgspec.Struct], schemas: "Schemas") -> Json:
+    """A form's fields, and the file, which comes last."""
+    fields = list(schemas.fields(kind))
+    return {
+        "description": about_struct(kind),
+        "type": "object",
+        "properties": {
+            **{name: schema for name, _, schema in fields},
+            FILE: {"type": "string", "format": "binary", "description": "The last part of the form."},
+        },
+        "required": [*(name for name, field, _ in fields if field.required), FILE],
+        **({"additionalProperties": False} if kind.__struct_config__.forbid_unknown_fields else {}),
+    }
+
+
 def _answered(endpoint: Endpoint, schemas: "Schemas") -> Json:
-    """What an operation answers: 200, and one refusal a status, which names its codes."""
-    content: Json
-    if bare(endpoint.answer) is Download:
-        content, description = {media_type(endpoint.answer) or "*/*": {}}, "The document."
-    else:
-        content = {"application/json": {"schema": schemas.told(endpoint.answer)}}
-        description = split_docstring(about_struct(endpoint.answer))[0]
+    """What an operation answers when it succeeds, and one refusal a status, which names its codes."""
     codes = _codes(endpoint)
     return {
         "responses": {
-            "200": {"description": description, "headers": _headers(200), "content": content},
+            **{status: told for answer in _answers(endpoint) for status, told in _successes(answer, schemas).items()},
             **{
                 str(status): {
                     "$ref": f"#/components/responses/{status}",
@@ -172,6 +202,37 @@ def _answered(endpoint: Endpoint, schemas: "Schemas") -> Json:
             },
         }
     }
+
+
+def _answers(endpoint: Endpoint) -> list[Any]:
+    """The types that an endpoint answers with."""
+    several = get_origin(endpoint.answer) in {Union, UnionType}
+    return list(get_args(endpoint.answer)) if several else [endpoint.answer]
+
+
+def _successes(answer: Any, schemas: "Schemas") -> dict[str, Json]:
+    """What one type of answer looks like, by status."""
+    kind = bare(answer)
+    if kind is Redirect:
+        location = {"Location": {"required": True, "schema": {"type": "string", "format": "uri-reference"}}}
+        return {"302": {"description": "It is there for now.", "headers": {**_headers(302), **location}}}
+    if kind is Download:
+        return {"200": _success("The document.", {media_type(answer) or "*/*": {}})}
+    if kind is Stream:
+        content: Json = {media_type(answer) or "*/*": {}}
+        part = _success("The part that `Range` asks for.", content)
+        part["headers"]["Content-Range"] = {"required": True, "schema": {"type": "string"}}
+        return {
+            "200": _success("The file.", content),
+            "206": part,
+            "304": {"description": "The file is the one that `If-None-Match` names.", "headers": _headers(304)},
+        }
+    about = split_docstring(about_struct(answer))[0]
+    return {"200": _success(about, {"application/json": {"schema": schemas.told(answer)}})}
+
+
+def _success(description: str, content: Json) -> Json:
+    return {"description": description, "headers": _headers(200), "content": content}
 
 
 def _codes(endpoint: Endpoint) -> list[str]:
@@ -191,6 +252,8 @@ def _codes(endpoint: Endpoint) -> list[str]:
         codes |= {"BAD_REQUEST", "INVALID_FIELD", "BODY_TOO_LARGE", "REQUEST_TIMEOUT"}
     if endpoint.media_type is not None:
         codes |= {"UNSUPPORTED_MEDIA_TYPE"}
+    if any(bare(answer) is Stream for answer in _answers(endpoint)):
+        codes |= {"RANGE_NOT_SATISFIABLE"}
     if "once" in endpoint.parameters:
         codes |= {"INVALID_FIELD", "IDEMPOTENCY_MISMATCH"}
     return [code for code in ERRORS if code in codes]
@@ -212,6 +275,8 @@ def _headers(status: int) -> Json:
             headers["WWW-Authenticate"] = {"required": True, "schema": {"type": "string"}}
         case 405:
             headers["Allow"] = {"required": True, "schema": {"type": "string"}}
+        case 416:
+            headers["Content-Range"] = {"required": True, "schema": {"type": "string", "pattern": r"^bytes \*/\d+$"}}
         case 429 | 503:
             headers["Retry-After"] = {
                 "description": "Seconds.",

@@ -22,6 +22,7 @@ from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
 from storage import records
 from storage.database import Connection, Database
+from storage.recordings import recording_url
 from storage.records import Key, Page, Place, Wanted
 
 MOST_EVENTS = 200
@@ -35,6 +36,7 @@ Order = Literal["newest", "changed", "due", "unrecorded"]
 _ASSUMED = [evidence.value for evidence, rank in RANK.items() if rank <= RANK[Evidence.ASSUMED]]
 
 Method = Literal["mobile", "cloud", "sip"]
+Recording = Literal["none", "awaited", "ready", "failed", "expired", "deleted"]
 CursorText = Annotated[str, msgspec.Meta(max_length=512)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
@@ -43,13 +45,15 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
 class ListQuery(Body, frozen=True, kw_only=True):
-    """Which calls to list. `from` and `to` bound the time of the dial (from <= time < to); `outcome` may be repeated.
+    """Which calls to list. `from` and `to` bound the time of the dial (from <= time < to).
 
-    With `updatedSince` the list is a feed of changes, the oldest change first.
+    `outcome` and `recording` may be repeated. With `updatedSince` the list is a feed of changes, the oldest change
+    first.
     """
 
     status: Status | None = None
     outcome: tuple[Outcome, ...] = ()
+    recording: tuple[Recording, ...] = ()
     call_method: Method | None = None
     user_id: Id | None = None
     team_id: Id | None = None
@@ -142,6 +146,11 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A call with all that is known of it (seed 003 §4.2.3); null where it is not.
 
     Durations are seconds: `ringDuration` from ringing to the answer or the end, `duration` of talk, told at the end.
+
+    `record` tells whether the tenant had calls recorded when this one was dialled. `recording` is `awaited` where the
+    phone says that it has one which has not come, `ready` where it can be played at `recordingUrl`, and `failed` where
+    it could not be had; an `expired` or `deleted` one was here once. `hasRecording` and `recordingSize` (bytes) are
+    what the phone says, until a recording is stored: then they are what is so.
     """
 
     call_id: str
@@ -177,6 +186,9 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     duration: int | None
     has_recording: bool | None
     recording_size: int | None
+    record: bool
+    recording: Recording
+    recording_url: str | None
     updated_at: Timestamp
     follow_up: FollowUp | None
 
@@ -442,6 +454,7 @@ async def _wanted(connection: Connection, identity: Identity, query: ListQuery) 
     return Wanted(
         status=query.status,
         outcomes=query.outcome,
+        recordings=query.recording,
         call_method=query.call_method,
         user_id=query.user_id,
         team_id=query.team_id,
@@ -522,6 +535,7 @@ def _told(identity: Identity, order: Order, page: Page) -> CallPage:
 
 def _record(row: asyncpg.Record, identity: Identity) -> CallRecord:
     phone: str = row["customer_phone"]
+    recording = _recording(row)
     return CallRecord(
         call_id=row["id"],
         status=Status(row["status"]),
@@ -556,9 +570,18 @@ def _record(row: asyncpg.Record, identity: Identity) -> CallRecord:
         duration=row["duration"],
         has_recording=row["has_recording"],
         recording_size=row["recording_size"],
+        record=row["record"],
+        recording=recording,
+        recording_url=recording_url(row["id"]) if recording == "ready" else None,
         updated_at=rfc3339(row["updated_at"]),
         follow_up=_follow_up(row),
     )
+
+
+def _recording(row: asyncpg.Record) -> Recording:
+    """What stands for the recording; the lists judge by the same words (storage/sql/records.sql)."""
+    status: Recording | None = row["recording_status"]
+    return status or ("awaited" if row["record"] and row["has_recording"] else "none")
 
 
 def _follow_up(row: asyncpg.Record) -> FollowUp | None:

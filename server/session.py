@@ -26,6 +26,7 @@ from protocol.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    RecordingUpload,
     Resync,
     WelcomeAgent,
     WelcomePhone,
@@ -47,6 +48,7 @@ from server.outbox import Outbox
 from server.presence import Presences
 from server.socket import abort_of
 from server.telemetry import Metrics
+from server.uploads import Uploads
 from server.wheel import Wheel
 from server.wire import Wire
 from storage import nodes
@@ -71,6 +73,7 @@ class Sessions:
         database: Database,
         auth: Auth,
         calls: Calls,
+        uploads: Uploads,
         presences: Presences,
         agents: Agents,
         hub: Hub,
@@ -83,6 +86,7 @@ class Sessions:
         self.database = database
         self.auth = auth
         self.calls = calls
+        self.uploads = uploads
         self.presences = presences
         self.agents = agents
         self.hub = hub
@@ -260,6 +264,9 @@ class PhoneSession:
                 await self._shared.calls.ack(self._device_id, command_id)
             case CallStatus() | CallEnd() as report:
                 await self._report(report, envelope.message_id)
+            case RecordingUpload() as brought:
+                await self._shared.uploads.confirm(self._identity.tenant_id, self._device_id, brought)
+                self._acknowledge(envelope.message_id)
             case DeviceOffline():
                 self._left = True
                 self._say("left")
@@ -290,10 +297,13 @@ class PhoneSession:
             if not error.retry:
                 await self._count_report()
             raise
+        self._acknowledge(message_id)
+        await self._count_report()
+
+    def _acknowledge(self, message_id: str | None) -> None:
         if message_id is not None:  # an app of the seed's form sends none, and gets no ACK
             self._wire.session.done(message_id)
             self.outbox.put(encode(Ack(message_id=message_id)))
-        await self._count_report()
 
     async def _settle_unknown_call(self, online: DeviceOnline, claimed: Claimed) -> None:
         """A phone that comes back after a long absence and does not name its living call has lost it; but first its

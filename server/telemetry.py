@@ -50,6 +50,15 @@ class Metrics:
             "dialdesk_calls_ended_total", "Ended calls", ["outcome", "closed_by"], registry=registry
         )
         self.reports = Counter("dialdesk_reports_total", "Reports by what they changed", ["effect"], registry=registry)
+        self.uploads = Counter(
+            "dialdesk_uploads_total", "Recordings that were brought", ["source", "result"], registry=registry
+        )
+        self.upload_bytes = Counter(
+            "dialdesk_upload_bytes_total", "Bytes of recordings that were stored", registry=registry
+        )
+        self.recordings = Counter(
+            "dialdesk_recordings_total", "Recordings by what a worker did with them", ["done"], registry=registry
+        )
         self.resends = Counter("dialdesk_command_resends_total", "Commands sent again", registry=registry)
         self.refills = Counter(
             "dialdesk_event_refills_total", "Events read from rows for a page with a gap", registry=registry

@@ -17,6 +17,7 @@ from protocol.errors import DialdeskError
 
 ISSUER: Final = "dialdesk"
 AUDIENCE: Final = "dialdesk-api"
+_PLAYERS: Final = "dialdesk-recording"
 
 LEEWAY: Final = 30
 """Seconds by which the clocks of two nodes may differ."""
@@ -97,6 +98,45 @@ class AccessTokens:
         except jwt.InvalidTokenError as error:
             raise DialdeskError("UNAUTHENTICATED") from error
         return Claims(claims["sub"], claims["sid"])
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """For whom a link to a recording was made, and for which."""
+
+    tenant_id: str
+    call_id: str
+
+
+class PlayTokens:
+    """Signs and reads what stands in a link to a recording: JWT by HMAC-SHA-256, under a key derived for this use."""
+
+    def __init__(self, secret_key: str, ttl: float) -> None:
+        self._key = HKDF(SHA256(), length=32, salt=None, info=b"dialdesk recording link").derive(secret_key.encode())
+        self.ttl = round(ttl)
+
+    def mint(self, listener: Listener) -> str:
+        """Return a token that is good for `ttl` seconds."""
+        claims = {"iss": ISSUER, "aud": _PLAYERS, "sub": listener.call_id, "tid": listener.tenant_id}
+        return jwt.encode({**claims, "exp": int(time.time()) + self.ttl}, self._key, algorithm="HS256")
+
+    def read(self, token: str) -> Listener:
+        """Return whose link it is. Raises TOKEN_EXPIRED, or NOT_FOUND for what is no link of ours."""
+        try:
+            if len(token) > LONGEST:
+                raise jwt.DecodeError("too long")
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=["HS256"],
+                issuer=ISSUER,
+                audience=_PLAYERS,
+                options={"require": ["iss", "aud", "sub", "tid", "exp"]},
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise DialdeskError("TOKEN_EXPIRED") from error
+        except jwt.InvalidTokenError as error:
+            raise DialdeskError("NOT_FOUND", what="recording") from error
+        return Listener(claims["tid"], claims["sub"])
 
 
 def _checksum(text: str) -> str:

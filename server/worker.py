@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from protocol.errors import DialdeskError
+from server.archive import Archive
 from server.calls import Calls
 from server.config import Config
 from server.lease import Lease
 from server.relay import Relay
+from server.retrieval import Retrieval
 from server.telemetry import Metrics
 from storage import calls, credentials, devices, events, idempotency, nodes
 from storage.database import Database
@@ -24,12 +26,22 @@ class Worker:
     """One worker's chores; `run` does them all, for ever."""
 
     def __init__(
-        self, database: Database, relay: Relay, lease: Lease, all_calls: Calls, metrics: Metrics, config: Config
+        self,
+        database: Database,
+        relay: Relay,
+        lease: Lease,
+        all_calls: Calls,
+        archive: Archive,
+        retrieval: Retrieval,
+        metrics: Metrics,
+        config: Config,
     ) -> None:
         self._database = database
         self._relay = relay
         self._lease = lease
         self._calls = all_calls
+        self._archive = archive
+        self._retrieval = retrieval
         self._metrics = metrics
         self._config = config
 
@@ -42,6 +54,12 @@ class Worker:
                 ("reap", self.reap, sweep),
                 ("grace", self.sweep_grace, sweep),
                 ("nodes", self.sweep_nodes, sweep),
+                ("settle recordings", self._archive.settle, sweep),
+                ("move recordings", self._archive.move, sweep),
+                ("read recordings", self._archive.read, sweep),
+                ("fetch recordings", self._retrieval.fetch, sweep),
+                ("sweep uploads", self._archive.sweep, max(_TIDY_EVERY, sweep)),
+                ("expire recordings", self._archive.expire, max(_TIDY_EVERY, sweep)),
                 ("tidy", self.tidy, max(_TIDY_EVERY, sweep)),
             ):
                 group.create_task(self._repeat(name, chore, every), name=name)

@@ -36,7 +36,11 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A company that uses the installation, with what its agents may choose in the quick record (seed 003 §6.4)."""
+    """A company that uses the installation, with what its agents may choose in the quick record (seed 003 §6.4).
+
+    While `recording_enabled` holds calls are recorded, after the agent has told the customer `recording_notice`, and
+    kept for `recording_days`.
+    """
 
     id: str
     code: str
@@ -46,6 +50,9 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     status: Literal["active", "suspended"]
     call_results: list[str]
     call_intentions: list[str]
+    recording_enabled: bool
+    recording_notice: str
+    recording_days: int
     created_at: Timestamp
 
 
@@ -141,7 +148,7 @@ async def is_timezone(connection: Connection, name: str) -> bool:
 
 
 async def change_tenant(connection: Connection, actor: Actor, before: Tenant, after: Tenant, action: str) -> None:
-    """Turn `before`, which is locked, into `after`: its name, time zone, status and lists."""
+    """Turn `before`, which is locked, into `after`: its name, time zone, status, lists and recording."""
     if after == before:
         return
     await connection.execute(
@@ -152,6 +159,9 @@ async def change_tenant(connection: Connection, actor: Actor, before: Tenant, af
         after.status,
         after.call_results,
         after.call_intentions,
+        after.recording_enabled,
+        after.recording_notice,
+        after.recording_days,
     )
     old, new = _difference(before, after)
     await _record(connection, actor, before.id, action, "tenant", before.id, before=old, after=new)

@@ -48,19 +48,21 @@ class Phone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DialContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dial needs to know of its agent. `now` is PostgreSQL's."""
+    """What a dial needs to know of its agent, and of the tenant's recording. `now` is PostgreSQL's."""
 
     team_id: str | None
     call_method: str
     default_device_id: str | None
     disabled: bool
     region: str
+    recording_enabled: bool
+    recording_notice: str
     now: datetime
     phones: list[Phone]
 
 
 class NewCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to be made on a phone, and the command that makes it."""
+    """A call to be made on a phone, and the command that makes it. `record`: a recording of it may be kept."""
 
     id: str
     tenant_id: str
@@ -75,6 +77,7 @@ class NewCall(msgspec.Struct, frozen=True, kw_only=True):
     order_id: str | None
     external_id: str | None
     custom_data: bytes | None
+    record: bool
     command_id: str
     command: bytes
     expires_at: datetime
@@ -90,7 +93,11 @@ class Dialled(msgspec.Struct, frozen=True):
 
 
 class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call as reports see it; `state` is what they can change."""
+    """A call as reports see it; `state` is what they can change.
+
+    Where `recording_stored`, what `state` says of the recording is what came into the store, whether or not it is there
+    still.
+    """
 
     id: str
     tenant_id: str
@@ -100,6 +107,7 @@ class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     state: CallState
     reap_at: datetime | None
+    recording_stored: bool
     customer_phone: str
     customer_id: str | None
     customer_name: str | None
@@ -155,6 +163,8 @@ async def context(connection: Connection, asker: Reach, user_id: str) -> DialCon
         default_device_id=first["default_device_id"],
         disabled=first["disabled"],
         region=first["region"],
+        recording_enabled=first["recording_enabled"],
+        recording_notice=first["recording_notice"],
         now=first["now"],
         phones=[
             Phone(
@@ -204,6 +214,7 @@ async def dial(connection: Connection, call: NewCall, once: Once, answer: msgspe
             call.command.decode(),
             call.resend_after,
             *once.row(answer),
+            call.record,
         )
     if row is None:
         return Dialled("NO_DEVICE")

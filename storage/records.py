@@ -38,6 +38,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     external_id: str | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
+    recordings: Collection[str] = ()
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -80,7 +81,7 @@ async def events(connection: Connection, tenant_id: str, call_id: str, limit: in
 
 async def newest(connection: Connection, reach: Reach, wanted: Wanted, after: Place | None, limit: int) -> Page:
     """Return calls made before the place `after`, newest first."""
-    judged = bool(wanted.outcomes) or wanted.call_method is not None or wanted.device_id is not None
+    judged = bool(wanted.outcomes or wanted.recordings or wanted.call_method or wanted.device_id)
     look = _look(limit, judged, len(reach.only_teams or ()))
     whose = [(reach.only_user, reach.only_teams)]
     if reach.only_teams is not None and reach.user_id is not None:
@@ -228,6 +229,7 @@ def _what(wanted: Wanted) -> tuple[Any, ...]:
         wanted.external_id,
         wanted.created_from,
         wanted.created_to,
+        list(wanted.recordings) or None,
     )
 
 

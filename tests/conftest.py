@@ -52,6 +52,25 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
         yield Neighbours(services.database_url, services.redis_url)
 
 
+class Bucket(msgspec.Struct, frozen=True):
+    """A bucket of this run's S3 server, and the keys to it."""
+
+    endpoint_url: str
+    bucket: str
+    access_key: str
+    secret_key: str
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """The S3 server of this run: from its wheel, or where TEST_S3 (JSON of a Bucket) says."""
+    if "TEST_S3" in os.environ:
+        yield msgspec.json.decode(os.environ["TEST_S3"], type=Bucket)
+        return
+    with _in_background(running(tmp_path_factory.mktemp("s3"), postgres=False, valkey=False)) as services:
+        yield Bucket(services.s3_endpoint_url, services.s3_bucket, services.s3_access_key, services.s3_secret_key)
+
+
 @pytest.fixture(scope="session")
 def template(neighbours: Neighbours) -> Iterator[str]:
     """A database with the schema of this version and nothing in it, to be copied."""

@@ -7,13 +7,15 @@ RETURNING id;
 
 -- name: tenant
 -- One tenant with its configuration.
-SELECT id, code, name, timezone, region, status, call_results, call_intentions, created_at
+SELECT id, code, name, timezone, region, status, call_results, call_intentions, recording_enabled, recording_notice,
+    recording_days, created_at
 FROM tenant
 WHERE id = $1;
 
 -- name: lock_tenant
 -- Let nobody else change the tenant or decide who is its last admin before this transaction ends.
-SELECT id, code, name, timezone, region, status, call_results, call_intentions, created_at
+SELECT id, code, name, timezone, region, status, call_results, call_intentions, recording_enabled, recording_notice,
+    recording_days, created_at
 FROM tenant
 WHERE id = $1
 FOR NO KEY UPDATE;
@@ -26,7 +28,8 @@ WHERE $1::text IS NULL OR strpos(code, lower($1)) > 0 OR strpos(lower(name), low
 
 -- name: tenants
 -- One page of the tenants a search finds, by code.
-SELECT id, code, name, timezone, region, status, call_results, call_intentions, created_at
+SELECT id, code, name, timezone, region, status, call_results, call_intentions, recording_enabled, recording_notice,
+    recording_days, created_at
 FROM tenant
 WHERE $1::text IS NULL OR strpos(code, lower($1)) > 0 OR strpos(lower(name), lower($1)) > 0
 ORDER BY code
@@ -39,7 +42,8 @@ SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1);
 -- name: change_tenant
 -- Write what a tenant's own configuration and the installation say of it.
 UPDATE tenant
-SET name = $2, timezone = $3, status = $4, call_results = $5, call_intentions = $6, updated_at = now()
+SET name = $2, timezone = $3, status = $4, call_results = $5, call_intentions = $6, recording_enabled = $7,
+    recording_notice = $8, recording_days = $9, updated_at = now()
 WHERE id = $1;
 
 -- name: create_team

@@ -1,6 +1,7 @@
 -- name: context
 -- What a dial for this agent needs to know; a row for each of the agent's phones, or one without a phone.
-SELECT u.team_id, u.call_method, u.default_device_id, u.disabled_at IS NOT NULL AS disabled, t.region, clock_timestamp() AS now,
+SELECT u.team_id, u.call_method, u.default_device_id, u.disabled_at IS NOT NULL AS disabled, t.region,
+    t.recording_enabled, t.recording_notice, clock_timestamp() AS now,
     d.id AS device_id, d.hardware_id, d.online_status, d.handset_busy, d.capabilities,
     EXISTS (SELECT FROM call c WHERE c.device_id = d.id AND c.ended_at IS NULL) AS on_call
 FROM app_user u
@@ -27,9 +28,10 @@ WITH phone AS (
 new_call AS (
     INSERT INTO call (
         id, tenant_id, user_id, team_id, created_by, device_id, call_method, customer_phone,
-        customer_id, customer_name, order_id, external_id, custom_data, reap_at
+        customer_id, customer_name, order_id, external_id, custom_data, reap_at, record
     )
-    SELECT $4, $1, $3, $5, $6, p.id, 'mobile', $7, $8, $9, $10, $11, $12::text::json, $16::timestamptz + make_interval(secs => $17::float8)
+    SELECT $4, $1, $3, $5, $6, p.id, 'mobile', $7, $8, $9, $10, $11, $12::text::json,
+        $16::timestamptz + make_interval(secs => $17::float8), $26
     FROM phone p WHERE p.online_status = 'online' AND NOT p.handset_busy
     RETURNING id
 ),
@@ -49,11 +51,11 @@ SELECT p.node, p.online_status, p.handset_busy, c.id AS call_id
 FROM phone p LEFT JOIN new_call c ON true;
 
 -- name: read
--- A call as reports see it, and whether this report was seen before.
+-- A call as reports see it, whether its recording was stored, and whether this report was seen before.
 SELECT c.id, c.tenant_id, c.user_id, c.device_id, c.version, c.customer_phone, c.customer_id, c.customer_name, c.order_id,
     c.external_id, c.custom_data, c.created_at, c.status, c.dialing_at, c.ringing_at, c.connected_at, c.connected_evidence,
     c.ended_at, c.outcome, c.closed_by, c.evidence, c.hangup_cause, c.raw_cause, c.duration, c.has_recording,
-    c.recording_size, c.reap_at,
+    c.recording_size, c.reap_at, coalesce(c.recording_status IN ('ready', 'expired', 'deleted'), false) AS recording_stored,
     d.node, d.capabilities, clock_timestamp() AS now,
     EXISTS (SELECT FROM call_event e WHERE e.call_id = c.id AND e.message_id = $3) AS seen,
     NOT EXISTS (

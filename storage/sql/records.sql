@@ -23,7 +23,7 @@ LIMIT $3;
 -- name: newest
 -- Calls within reach, newest first. Like every list here it looks at $7 calls at most, found by index, and returns those
 -- that are wanted and the last one looked at, the edge. Each team is looked at by its own index; without teams there is
--- one row to look for, and no condition on it.
+-- one row to look for, and no condition on it. What stands for a recording is told by server/records.py alike.
 SELECT c.*, u.name AS user_name
 FROM (SELECT DISTINCT unnest(coalesce($3::text[], '{everyone}'))) AS reached (team_id)
 CROSS JOIN LATERAL (
@@ -31,7 +31,9 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT *,
             ($8::text[] IS NULL OR outcome = ANY ($8)) AND ($9::text IS NULL OR call_method = $9)
-                AND ($10::text IS NULL OR device_id = $10) AS wanted,
+                AND ($10::text IS NULL OR device_id = $10)
+                AND ($20::text[] IS NULL OR coalesce(
+                    recording_status, CASE WHEN record AND has_recording THEN 'awaited' ELSE 'none' END) = ANY ($20)) AS wanted,
             row_number() OVER () = $7 AS edge
         FROM (
             SELECT *
@@ -75,12 +77,14 @@ FROM (
             AND ($13::text IS NULL OR user_id = $13) AND ($14::text IS NULL OR team_id = $14)
             AND ($15::text IS NULL OR customer_id = $15) AND ($16::text IS NULL OR customer_phone = $16)
             AND ($17::text IS NULL OR order_id = $17) AND ($18::text IS NULL OR external_id = $18)
-            AND ($19::timestamptz IS NULL OR created_at >= $19) AND ($20::timestamptz IS NULL OR created_at < $20) AS wanted,
+            AND ($19::timestamptz IS NULL OR created_at >= $19) AND ($20::timestamptz IS NULL OR created_at < $20)
+            AND ($21::text[] IS NULL OR coalesce(
+                recording_status, CASE WHEN record AND has_recording THEN 'awaited' ELSE 'none' END) = ANY ($21)) AS wanted,
         row_number() OVER () = $8 AS edge
     FROM (
         SELECT *
         FROM call
-        WHERE tenant_id = $1 AND (updated_at, id) > ($5, $6) AND updated_at < $21
+        WHERE tenant_id = $1 AND (updated_at, id) > ($5, $6) AND updated_at < $22
         ORDER BY updated_at, id
         LIMIT $8
     ) looked

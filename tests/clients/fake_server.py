@@ -25,20 +25,14 @@ from protocol.messages import (
     new_message_id,
 )
 
+from tests.clients.shelf import Refusal, Shelf, refused
+
 K = TypeVar("K", bound=Message)
 DEADLINE = 10.0
 FAST = Timing(backoff_base=0.001, backoff_cap=0.01, close_timeout=0.05)
 """Back at once, and no patience with a server that does not say goodbye."""
 NOW = 1_700_000_000_000
 """The server's clock, which stands still; it is years behind the client's."""
-
-
-class Refusal(NamedTuple):
-    """How an upgrade or a request is refused."""
-
-    status: int
-    body: Mapping[str, Any] = {}
-    headers: Mapping[str, str] = {}
 
 
 class Request(NamedTuple):
@@ -122,6 +116,8 @@ class FakeServer:
         """How the next upgrades are refused."""
         self.answers: dict[str, Mapping[str, Any] | Refusal] = {}
         """What is answered, by method and path."""
+        self.shelf = Shelf()
+        """Where recordings are brought, and played from."""
         self._arrived: asyncio.Queue[Peer] = asyncio.Queue()
         self._stopping = asyncio.Event()
         self._runner: web.AppRunner
@@ -135,16 +131,19 @@ class FakeServer:
         """Listen on loopback, with TLS where it is given."""
         application = web.Application()
         application.router.add_get("/ws/{kind}", self._upgrade)
+        application.add_routes(self.shelf.routes())
         application.router.add_route("*", "/api/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls).start()
-        host, port = self._runner.addresses[0][:2]
-        self.origin = f"{'https' if tls else 'http'}://{host}:{port}"
+        for _ in range(2):
+            await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls).start()
+        scheme = "https" if tls else "http"
+        self.origin, self.shelf.bucket = (f"{scheme}://{host}:{port}" for host, port in self._runner.addresses)
 
     async def stop(self) -> None:
         """Stop listening, and cut who is still there."""
         self._stopping.set()
+        self.shelf.open.set()
         await self._runner.cleanup()
 
     async def accept(self) -> Peer:
@@ -161,7 +160,7 @@ class FakeServer:
 
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
         if self.refusals:
-            return _refused(self.refusals.popleft())
+            return refused(self.refusals.popleft())
         socket = web.WebSocketResponse(compress=False, autoping=False, timeout=1.0)
         await socket.prepare(request)
         decoder: Decoder[Any] = from_phone if request.match_info["kind"] == "phone" else from_agent
@@ -173,13 +172,9 @@ class FakeServer:
         content = await request.read()
         self.requests.append(Request(request.headers, msgspec.json.decode(content) if content else None))
         answer = self.answers[f"{request.method} {request.path}"]
-        return _refused(answer) if isinstance(answer, Refusal) else web.json_response({"success": True, **answer})
+        return refused(answer) if isinstance(answer, Refusal) else web.json_response({"success": True, **answer})
 
 
-def _refused(refusal: Refusal) -> web.Response:
-    return web.json_response({"success": False, **refusal.body}, status=refusal.status, headers=dict(refusal.headers))
-
-
-def dial(call_id: str = "call_1", *, expires_at: int = NOW + 20_000) -> DialCommand:
+def dial(call_id: str = "call_1", *, expires_at: int = NOW + 20_000, record: bool = False) -> DialCommand:
     """A command to dial, to be obeyed within 20 s of the server's clock."""
-    return DialCommand(call_id=call_id, customer_phone="13900000001", expires_at=expires_at)
+    return DialCommand(call_id=call_id, customer_phone="13900000001", expires_at=expires_at, record=record)

@@ -77,6 +77,8 @@ def any_of(kind: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
             return any_of(inner)
         case msgspec.inspect.UnionType(types=types):
             return st.one_of([any_of(member) for member in types])
+        case msgspec.inspect.StrType(pattern=str() as pattern):
+            return st.from_regex(pattern, fullmatch=True)
         case msgspec.inspect.StrType(min_length=shortest):
             return st.text(characters, min_size=shortest or 0, max_size=20)
         case msgspec.inspect.IntType(ge=least, le=most):
@@ -147,14 +149,14 @@ def test_only_welcome_means_something_else_to_another_listener() -> None:
 @pytest.mark.parametrize(
     ("speaker", "names"),
     [
-        ("from phone", "DEVICE_ONLINE DEVICE_OFFLINE HEARTBEAT ACK CALL_STATUS CALL_END"),
+        ("from phone", "DEVICE_ONLINE DEVICE_OFFLINE HEARTBEAT ACK CALL_STATUS CALL_END RECORDING_UPLOAD"),
         ("to phone", "WELCOME HEARTBEAT_ACK HEARTBEAT ACK ERROR DIAL_COMMAND CANCEL_DIAL DEVICE_UNBIND RECONNECT"),
         ("from agent", "HELLO HEARTBEAT DIAL HANGUP"),
         (
             "to agent",
             (
                 "WELCOME HEARTBEAT HEARTBEAT_ACK ERROR RECONNECT RESYNC DIAL_ACCEPTED DEVICE_BOUND DEVICE_UNBOUND "
-                "DEVICE_STATUS CALL_DIALING CALL_RINGING CALL_CONNECTED CALL_ENDED"
+                "DEVICE_STATUS CALL_DIALING CALL_RINGING CALL_CONNECTED CALL_ENDED RECORDING_READY"
             ),
         ),
     ],
@@ -165,8 +167,9 @@ def test_no_name_that_was_ever_said_is_lost(speaker: str, names: str) -> None:
 
 
 def test_what_agents_must_not_miss_is_numbered() -> None:
-    """All events on devices and calls carry `seq`, and nothing else does."""
-    events = {kind.type for kind in get_args(messages.ToAgent) if kind.type.startswith(("DEVICE_", "CALL_"))}
+    """All events on devices, calls and recordings carry `seq`, and nothing else does."""
+    about = ("DEVICE_", "CALL_", "RECORDING_")
+    events = {kind.type for kind in get_args(messages.ToAgent) if kind.type.startswith(about)}
 
     assert messages.SEQUENCED == events
 

@@ -179,8 +179,44 @@ async def test_tenant_configures_itself(desk: FrontDesk, acme: str, admin: Asker
     assert ["create", "update"] == [action for _, _, action in await desk.told(acme)]
 
 
+async def test_tenant_sets_its_recording(desk: FrontDesk, acme: str, admin: Asker) -> None:
+    """Recording is on, without a notice, and kept for 90 days, until the tenant says otherwise; its people see it, and
+    the audit log what was changed, and only that."""
+    names = ("recordingEnabled", "recordingNotice", "recordingDays")
+    before = await admin.get("/admin/tenant")
+    notice = "本次通话将被录音 " + "。" * 491
+    changed = await admin.put("/admin/tenant", {"recordingNotice": notice, "recordingDays": 3650})
+    off = await admin.put("/admin/tenant", {"recordingEnabled": False, "recordingNotice": "", "recordingDays": 1})
+    told = await admin.get("/admin/tenant")
+    await desk.user(acme, "ann")
+    me = await (await desk.signed_in("ann")).get("/me")
+    newest = (await admin.get("/admin/audit", resourceId=acme, pageSize=1))["lines"][0]
+
+    assert (True, "", 90) == tuple(before["tenant"][name] for name in names)
+    assert (True, notice, 3650) == tuple(changed["tenant"][name] for name in names)
+    assert (False, "", 1) == tuple(off["tenant"][name] for name in names)
+    assert off["tenant"] == told["tenant"] == me["tenant"]
+    assert dict(zip(names, (True, notice, 3650), strict=True)) == newest["before"]
+    assert dict(zip(names, (False, "", 1), strict=True)) == newest["after"]
+    assert ["create", "update", "update"] == [action for _, _, action in await desk.told(acme)]
+
+
 @pytest.mark.parametrize(
-    "change", [{"timezone": "Mars"}, {"callResults": [""]}, {"callResults": ["x"] * 51}, {"code": "x"}, {"status": "x"}]
+    "change",
+    [
+        {"timezone": "Mars"},
+        {"callResults": [""]},
+        {"callResults": ["x"] * 51},
+        {"recordingEnabled": "yes"},
+        {"recordingEnabled": None},
+        {"recordingNotice": "x" * 501},
+        {"recordingNotice": "\0"},
+        {"recordingDays": 0},
+        {"recordingDays": 3651},
+        {"recordingDays": 30.5},
+        {"code": "x"},
+        {"status": "x"},
+    ],
 )
 async def test_bad_configuration_changes_nothing(admin: Asker, change: dict[str, Any]) -> None:
     """A configuration with anything wrong, or that is not the tenant's to set, is refused whole."""

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -238,6 +238,42 @@ async def test_a_command_expires_sooner_where_nobody_must_tap(floor: Floor, auto
     assert timedelta(seconds=10) == row["patience"]
     assert timedelta(seconds=3) == row["resend"]
     assert row["expires_at"].timestamp() == pytest.approx(told.expires_at / 1000, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "can", "recordings", "asked"),
+    [(True, True, "s3", True), (True, False, "s3", False), (False, True, "s3", False), (True, True, "off", False)],
+    ids=["all", "not the handset", "not the tenant", "not the installation"],
+)
+async def test_a_phone_is_asked_to_record_where_everybody_can_and_will(
+    floor: Floor, redis: Redis, configure: Callable[..., Config], enabled: bool, can: bool, recordings: str, asked: bool
+) -> None:
+    """Tenant, handset and installation: then the command says so, with what to tell the customer first. What the tenant
+    had chosen is kept with the call, whatever it chooses later and whether or not its handset can."""
+    floor = Floor(floor.database, floor.office, redis, configure(recordings=recordings, s3_bucket="kept"))
+    await floor.execute("UPDATE tenant SET recording_enabled = $1, recording_notice = '本次通话将被录音'", enabled)
+    who, _ = await floor.staff(recording=can)
+
+    call_id = await floor.dial(who)
+    await floor.execute("UPDATE tenant SET recording_enabled = NOT recording_enabled")
+    told = msgspec.json.decode(bytes(floor.sockets.to_phones[0].frame))["data"]
+    expected = {"record": True, "consentNotice": "本次通话将被录音"} if asked else {}
+
+    assert expected == {name: told[name] for name in ("record", "consentNotice") if name in told}
+    assert enabled == (await floor.call(call_id))["record"]
+
+
+async def test_a_tenant_without_a_notice_has_nothing_told(
+    floor: Floor, redis: Redis, configure: Callable[..., Config]
+) -> None:
+    """The phone records, and the command has no empty notice for it to show."""
+    floor = Floor(floor.database, floor.office, redis, configure(recordings="s3", s3_bucket="kept"))
+    who, _ = await floor.staff(recording=True)
+
+    await floor.dial(who)
+    told = msgspec.json.decode(bytes(floor.sockets.to_phones[0].frame))["data"]
+
+    assert (True, False) == (told["record"], "consentNotice" in told)
 
 
 async def _no_phone(floor: Floor) -> tuple[Identity, dict[str, Any]]:
@@ -673,6 +709,90 @@ async def test_an_end_from_the_call_log_corrects_the_first(floor: Floor) -> None
     assert 30 == (await floor.call(call_id))["duration"]
     assert [False, True] == enriched
     assert ["moved", "enriched", "none"] == [e for _, _, e in (await floor.history(call_id))[1:]]
+
+
+STORE = (
+    "UPDATE call SET version = version + 1, has_recording = true, recording_size = 884736, recording_status = 'ready'"
+    " WHERE id = $1"
+)
+"""What a stored recording writes into its call."""
+
+
+def recording_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What the row of a call says of its recording."""
+    return tuple(row[name] for name in ("status", "has_recording", "recording_size", "recording_status"))
+
+
+@pytest.mark.parametrize("since", ["ready", "expired", "deleted"])
+async def test_a_late_claim_does_not_unsay_a_recording_that_was_stored(floor: Floor, since: str) -> None:
+    """Stronger evidence corrects how the call ended, and its word on the recording is not taken: neither in the row nor
+    in what the agent is told, even if the recording has left since. A claim of nothing else changes nothing."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.end(phone, call_id, Outcome.MISSED, has_recording=False, recording_size=0)
+    await floor.execute(STORE, call_id)
+    await floor.execute("UPDATE call SET recording_status = $2 WHERE id = $1", call_id, since)
+
+    log: dict[str, Any] = {"evidence": Evidence.CALL_LOG, "duration": 30, "has_recording": False, "recording_size": 7}
+    await floor.end(phone, call_id, Outcome.CONNECTED, **log)
+    await floor.end(phone, call_id, Outcome.CONNECTED, **log)
+
+    assert ("ended", True, 884736, since) == recording_of(await floor.call(call_id))
+    assert "connected" == (await floor.call(call_id))["outcome"]
+    assert [False, True] == [frame["data"]["hasRecording"] for frame in floor.told()]
+    assert ["moved", "enriched", "none"] == [effect for _, _, effect in (await floor.history(call_id))[1:]]
+
+
+async def test_a_claim_counts_where_nothing_was_stored(floor: Floor) -> None:
+    """Also after a recording that could not be had: that the phone has one, and how large, is the phone's word."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+    await floor.end(phone, call_id, Outcome.CONNECTED, has_recording=False)
+    await floor.execute("UPDATE call SET recording_status = 'failed' WHERE id = $1", call_id)
+
+    await floor.end(phone, call_id, Outcome.CONNECTED, evidence=Evidence.CALL_LOG, has_recording=True, recording_size=7)
+
+    assert ("ended", True, 7, "failed") == recording_of(await floor.call(call_id))
+
+
+async def test_a_recording_that_is_stored_while_its_call_lives_outlives_the_end(floor: Floor) -> None:
+    """Whoever ends the call: a phone that says nothing or no, the reaper, and an unbinding, which know of none."""
+    who, phone = await floor.staff()
+
+    async def reap(call_id: str) -> None:
+        await floor.reap_after(call_id, PENDING_FOR_LONG)
+
+    async def unbind(call_id: str) -> None:
+        async with floor.database.transaction() as connection:
+            await floor.calls.close_lost(connection, who.tenant_id, [phone], "unbound")
+
+    async def say_nothing(call_id: str) -> None:
+        await floor.end(phone, call_id, Outcome.CONNECTED)
+
+    async def say_no(call_id: str) -> None:
+        await floor.end(phone, call_id, Outcome.CONNECTED, has_recording=False, recording_size=0)
+
+    for ending in (say_nothing, say_no, reap, unbind):
+        call_id = await floor.dial(who)
+        await floor.execute(STORE, call_id)
+        await ending(call_id)
+
+        assert ("ended", True, 884736, "ready") == recording_of(await floor.call(call_id)), ending.__name__
+
+
+async def test_a_claim_that_meets_a_recording_being_stored_is_judged_again(floor: Floor) -> None:
+    """The report was read before the recording was stored and is committed after it: the recording stands."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    async with floor.database.transaction() as connection:
+        await connection.execute(STORE, call_id)
+        end = asyncio.create_task(floor.end(phone, call_id, Outcome.CONNECTED, has_recording=False))
+        await until_blocked(floor.database)
+    await end
+
+    assert ("ended", True, 884736, "ready") == recording_of(await floor.call(call_id))
+    assert [True] == [frame["data"]["hasRecording"] for frame in floor.told()]
 
 
 async def test_a_report_of_another_phone_is_refused_for_good(floor: Floor) -> None:

@@ -417,7 +417,7 @@ def test_every_error_is_answered_as_told(code: str) -> None:
     """Each error's answer has the shape, the status and the headers that the document promises."""
     document = openapi(TOYS)
     request = RequestInfo(id="req_1", ip=None, language="en", user_agent="", headers=Headers({}))
-    status, body, headers = error_answer(DialdeskError(code, allow=["GET"]), request)
+    status, body, headers = error_answer(DialdeskError(code, allow=["GET"], size=1), request)
     told = document["components"]["responses"][str(status)]
 
     assert {"$ref": "#/components/schemas/Error"} == told["content"]["application/json"]["schema"]

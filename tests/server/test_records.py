@@ -1,6 +1,7 @@
 """Calls as they are read over HTTP: one, lists, the feed of changes, follow-ups and statistics."""
 
 import base64
+import itertools
 import random
 import secrets
 from collections import defaultdict
@@ -430,10 +431,12 @@ async def test_each_filter_finds_its_calls(house: House) -> None:
         customer_phone="+8613700000001",
         order_id="o-1",
         external_id="x-1",
+        has_recording=True,
+        recording_status="ready",
         created_at=NOON + timedelta(hours=1),
     )
     live = await house.call(status="ringing", created_at=NOON - timedelta(hours=1))
-    other = await house.call()
+    other = await house.call(has_recording=True)
     filters: list[tuple[dict[str, Any], set[str]]] = [
         ({}, {wanted, live, other}),
         ({"status": "ringing"}, {live}),
@@ -448,6 +451,10 @@ async def test_each_filter_finds_its_calls(house: House) -> None:
         ({"customerPhone": "137-0000-0001"}, {wanted}),
         ({"orderId": "o-1"}, {wanted}),
         ({"externalId": "x-1"}, {wanted}),
+        ({"recording": "awaited"}, {other}),
+        ({"recording": "ready"}, {wanted}),
+        ({"recording": ["ready", "none"]}, {wanted, live}),
+        ({"recording": "awaited", "outcome": "busy"}, set()),
         ({"from_": NOON, "to": NOON + timedelta(hours=1)}, {other}),
         ({"outcome": "busy", "userId": "ann"}, set()),
     ]
@@ -457,24 +464,58 @@ async def test_each_filter_finds_its_calls(house: House) -> None:
         assert expected == set(ids(await house.get(CRM, updatedSince=NOON - timedelta(days=1), **query))), query
 
 
+async def test_what_became_of_a_recording_is_told_and_searched_in_one_word(house: House) -> None:
+    """It is awaited where the phone says that there is one and recording was on, until something has become of it; only
+    one that is ready has a place to be played from. The word that a call tells is the word it is found by."""
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("none", {}),
+        ("none", {"has_recording": False}),
+        ("none", {"has_recording": True, "record": False}),
+        ("awaited", {"has_recording": True}),
+        *((word, {"has_recording": True, "recording_status": word}) for word in ("ready", "expired", "deleted")),
+        ("failed", {"recording_status": "failed"}),
+        ("ready", {"has_recording": True, "recording_status": "ready", "record": False}),
+    ]
+    made = await house.calls(
+        [{**columns, "created_at": NOON + timedelta(seconds=n)} for n, (_, columns) in enumerate(cases)]
+    )
+    told = (await house.get(ADMIN, limit=100))["calls"][::-1]
+    one = (await house.get(ANN, f"/{made[3]}"))["call"]
+
+    assert [word for word, _ in cases] == [call["recording"] for call in told]
+    assert [columns.get("record", True) for _, columns in cases] == [call["record"] for call in told]
+    assert [
+        f"/api/v1/calls/{call_id}/recording" if cases[n][0] == "ready" else None for n, call_id in enumerate(made)
+    ] == [call["recordingUrl"] for call in told]
+    assert told[3] == one
+    for word in {word for word, _ in cases}:
+        found = [call_id for call_id, (its, _) in zip(made, cases, strict=True) if its == word]
+
+        assert found[::-1] == ids(await house.get(ADMIN, recording=word))
+        assert found == ids(await house.get(ADMIN, recording=word, updatedSince=NOON))
+    await house.get(ADMIN, recording="lost", expect=422)
+
+
 async def test_a_rare_kind_is_looked_for_in_parts(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where few calls are wanted a page may be short and go on; the walk still finds each of them once."""
     monkeypatch.setattr(stored, "MOST_LOOKED_AT", 8)
     feeds: list[dict[str, Any]] = [{}, {"updatedSince": NOON}]
+    rare: list[dict[str, Any]] = [{"outcome": "rejected"}, {"recording": "awaited"}]
     made = await house.calls(
         [
             {
                 "user_id": "ann" if n % 3 else "ben",
                 "created_at": NOON + timedelta(seconds=n),
                 "outcome": "rejected" if n in {0, 19, 20, 39} else "missed",
+                "has_recording": n in {0, 19, 20, 39},
             }
             for n in range(40)
         ]
     )
     for who in (ADMIN, BOTH, ANN):
         expected = [made[n] for n in (39, 20, 19, 0) if who is not ANN or n % 3]
-        for feed in feeds:
-            pages = await house.walk(who, outcome="rejected", limit=3, **feed)
+        for feed, kind in itertools.product(feeds, rare):
+            pages = await house.walk(who, limit=3, **kind, **feed)
 
             assert expected[:: -1 if feed else 1] == [call_id for page in pages for call_id in page]
             assert any(len(page) < 3 for page in pages[:-1])

@@ -49,6 +49,7 @@ class Desk:
             order_id=None,
             external_id=None,
             custom_data=None,
+            record=True,
             command_id=new_id("msg"),
             command=b"{}",
             expires_at=datetime.now(UTC) + timedelta(seconds=expires_in),

@@ -1,0 +1,48 @@
+"""Recordings that providers offer at URLs, until fetched or given up. The URLs rest encrypted: they are keys."""
+
+import msgspec
+
+from storage.database import Connection, queries
+
+_SQL = queries("fetches")
+
+
+class Fetch(msgspec.Struct, frozen=True, kw_only=True):
+    """A recording to be fetched; `url` is sealed for the call. On the `last_try` it is given up."""
+
+    call_id: str
+    tenant_id: str
+    line_id: str
+    url: bytes
+    tries: int
+    last_try: bool
+
+
+async def want(
+    connection: Connection, tenant_id: str, call_id: str, line_id: str, url: bytes, *, after: float, until: float
+) -> bool:
+    """A provider offers a recording: fetch it in `after` seconds, and try no longer than `until` seconds from now.
+
+    False where the call has a recording already, or was made while recording was off.
+    """
+    return await connection.fetchval(_SQL["want"], tenant_id, call_id, line_id, url, after, until) is not None
+
+
+async def due(connection: Connection, lease: float, limit: int) -> list[Fetch]:
+    """Claim what is to be fetched now; the claim lasts `lease` seconds."""
+    return [Fetch(**dict(row)) for row in await connection.fetch(_SQL["due"], lease, limit)]
+
+
+async def put_off(connection: Connection, fetch: Fetch, seconds: float, failure: str) -> None:
+    """It did not go this time: try again in so many seconds."""
+    await connection.execute(_SQL["put_off"], fetch.tenant_id, fetch.call_id, seconds, failure)
+
+
+async def give_up(connection: Connection, fetch: Fetch, failure: str) -> None:
+    """It will never go: the call shows that its recording failed."""
+    await connection.execute(_SQL["give_up"], fetch.tenant_id, fetch.call_id, failure)
+
+
+async def drop(connection: Connection, fetch: Fetch) -> None:
+    """There is nothing to fetch any more."""
+    await connection.execute(_SQL["drop"], fetch.tenant_id, fetch.call_id)
