@@ -127,8 +127,9 @@ class Api:
             ) as answer:
                 yield answer
         except (aiohttp.ClientError, TimeoutError) as error:
-            origin = "/".join(url.split("/", 3)[:3])  # what follows may be a secret
-            raise Unreachable(f"{origin} does not answer: {str(error) or type(error).__name__}") from error
+            origin = "/".join(url.split("/", 3)[:3])
+            why = str(error).partition("?")[0] or type(error).__name__  # what follows in a URL may be a signature
+            raise Unreachable(f"{origin} does not answer: {why}") from error
 
 
 def _sized(headers: Mapping[str, str], size: int) -> Mapping[str, str]:

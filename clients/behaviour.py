@@ -57,8 +57,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     answer_signal: bool = True
     """Without it neither ringing nor answer is seen, as on an ordinary Android app: the end tells all."""
     recording: Path | bytes | None = None
-    """What the recorder leaves of each talk that it is asked to record: a file that stays where it is, its suffix
-    telling what it is, or the bytes of a WAV file. None: the handset cannot record."""
+    """What the recorder leaves of each talk that it is asked to record: a file, which stays where it is, or what is in
+    one. None: the handset cannot record."""
     script: Script | None = None
     """Played instead of all of the above that concerns the course of the call."""
 

@@ -208,12 +208,12 @@ class Memory:
             self._rewrite(self.path)
 
     def keep_audio(self, call_id: str, audio: bytes) -> Path:
-        """Write what the recorder made, a WAV file, where only the phone keeps such files; Brought removes it."""
+        """Write what the recorder made where only the phone keeps such files, and return where; Brought removes it."""
         if self._audio is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="dialdesk-phone-")
             self._audio = Path(self._scratch.name)
         self._audio.mkdir(mode=0o700, exist_ok=True)
-        path = self._audio / f"{hashlib.sha256(call_id.encode()).hexdigest()[:32]}.wav"  # ids come from elsewhere
+        path = self._audio / hashlib.sha256(call_id.encode()).hexdigest()[:32]  # ids come from elsewhere
         file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         try:
             self._write(file, audio)
@@ -281,7 +281,7 @@ class Memory:
         """Remove audio that a crash left behind before it was noted: its call is reported without a recording."""
         assert self._audio is not None
         known = {recording.path for recording in self.recordings.values()}
-        for stray in self._audio.glob("*.wav"):
+        for stray in self._audio.glob("*"):
             if str(stray) not in known:
                 stray.unlink()
 

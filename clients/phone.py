@@ -216,7 +216,7 @@ class PhoneClient:
         try:
             async with asyncio.TaskGroup() as self._calls:
                 self._own_up()
-                self._bring_recordings()
+                self.uploads.bring(self._calls)
                 await stay_connected(
                     self._binding.websocket_url,
                     self._converse,
@@ -503,7 +503,7 @@ class PhoneClient:
         if report.type == RecordingUpload.type:
             self.uploads.answered(report.call_id, code)
         self._outbox.settle(message_id)
-        self._bring_recordings()
+        self.uploads.bring(self._calls)
 
     def _put(self, message: R) -> Envelope[R]:
         """Write a report down, and send it as soon as may be."""
@@ -530,11 +530,6 @@ class PhoneClient:
         if call is None or call.recording is None:
             return end
         return msgspec.structs.replace(end, has_recording=True, recording_size=call.recording.size)
-
-    def _bring_recordings(self) -> None:
-        """Bring what is due, in a task that lives while there is something."""
-        if self.uploads.due:
-            self._calls.create_task(self.uploads.run())
 
     def _report_upload(self, message: RecordingUpload) -> None:
         self.uploaded.add(self._put(message))

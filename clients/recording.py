@@ -6,6 +6,7 @@ Neither way tries again by itself; uploads.py does. Both may be begun anew at an
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,20 @@ UPLOAD = "/api/v1/calls/mobile/recording/upload"
 UPLOADS = "/api/v1/calls/mobile/recording/uploads"
 """Where a phone brings one in parts."""
 
-MEDIA_TYPES = {
-    ".3gp": "audio/3gpp",
-    ".aac": "audio/aac",
-    ".amr": "audio/amr",
-    ".awb": "audio/amr-wb",
-    ".m4a": "audio/mp4",
-    ".mp3": "audio/mpeg",
-    ".ogg": "audio/ogg",
-    ".wav": "audio/wav",
-}
-"""By suffix: a recorder knows what it writes."""
+_MEDIA_TYPES = [
+    (re.compile(beginning, re.DOTALL), media_type)
+    for beginning, media_type in (
+        (rb"RIFF....WAVE", "audio/wav"),
+        (rb"OggS", "audio/ogg"),
+        (rb"#!AMR\n", "audio/amr"),
+        (rb"#!AMR-WB\n", "audio/amr-wb"),
+        (rb"....ftyp3g", "audio/3gpp"),
+        (rb"....ftyp", "audio/mp4"),
+        (rb"\xff[\xf0\xf1\xf8\xf9]", "audio/aac"),
+        (rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "audio/mpeg"),
+    )
+]
+"""By how a file begins. An app that knows what its recorder writes need not look."""
 
 _BLOCK = 256 * 1024
 
@@ -48,18 +52,14 @@ class AudioFile(msgspec.Struct, frozen=True):
     path: Path
     size: int
     sha256: str
+    media_type: str
     wire: Wire
 
     @classmethod
     async def open(cls, path: Path, wire: Wire = lambda pieces: pieces) -> "AudioFile":
         """Measure a file. Raises OSError where it cannot be read."""
-        size, sha256 = await asyncio.to_thread(_measure, path)
-        return cls(path, size, sha256, wire)
-
-    @property
-    def media_type(self) -> str:
-        """What its suffix says that it is."""
-        return MEDIA_TYPES.get(self.path.suffix.lower(), "application/octet-stream")
+        size, sha256, media_type = await asyncio.to_thread(_measure, path)
+        return cls(path, size, sha256, media_type, wire)
 
     def read(self, start: int, end: int) -> Pieces:
         """Read the bytes from `start` to before `end`."""
@@ -78,7 +78,7 @@ async def bring_whole(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
     )
-    head += f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="recording{file.path.suffix}"\r\n'
+    head += f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="recording"\r\n'
     head += f"Content-Type: {file.media_type}\r\n\r\n"
     tail = f"\r\n--{boundary}--\r\n"
     return await api.send(
@@ -185,7 +185,10 @@ def _block(path: Path, start: int, size: int) -> bytes:
         return file.read(size)
 
 
-def _measure(path: Path) -> tuple[int, str]:
+def _measure(path: Path) -> tuple[int, str, str]:
     with path.open("rb") as file:
+        head = file.read(16)
+        file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), sha256
+        media_type = next((told for begins, told in _MEDIA_TYPES if begins.match(head)), "application/octet-stream")
+        return file.tell(), sha256, media_type

@@ -56,25 +56,16 @@ class Uploads:
         if not memory.recordings:
             self.empty.set()
 
-    @property
-    def due(self) -> bool:
-        """Whether `run` has something to do that is not being done."""
-        return not self._running and self._next() is not None
-
     def put(self, recording: Recording) -> None:
         """Write a recording down; it is due when the end of its call is settled."""
         self._memory.note(Recorded(recording))
         self.empty.clear()
 
-    async def run(self) -> None:
-        """Bring what is due, the oldest first."""
-        self._running = True
-        async with Api(self._origin, tls=self._tls) as api:
-            try:
-                while (recording := self._next()) is not None:
-                    await self._bring(api, recording.call_id)
-            finally:
-                self._running = False  # at once: closing takes time, in which more may become due
+    def bring(self, tasks: asyncio.TaskGroup) -> None:
+        """Bring what is due, the oldest first, in a task that lives while there is something."""
+        if not self._running and self._next() is not None:
+            self._running = True
+            tasks.create_task(self._run())
 
     def answered(self, call_id: str, code: str | None) -> None:
         """The report of a recording was acked, or refused with this code."""
@@ -94,6 +85,14 @@ class Uploads:
     def _next(self) -> Recording | None:
         unsettled = {report.call_id for report in self._memory.unacked.values()}
         return next((found for call_id, found in self._memory.recordings.items() if call_id not in unsettled), None)
+
+    async def _run(self) -> None:
+        async with Api(self._origin, tls=self._tls) as api:
+            try:
+                while (recording := self._next()) is not None:
+                    await self._bring(api, recording.call_id)
+            finally:
+                self._running = False  # at once: closing takes time, in which more may become due
 
     async def _bring(self, api: Api, call_id: str) -> None:
         try:

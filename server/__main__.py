@@ -1,4 +1,4 @@
-"""The command line: `dialdesk dev|serve|work|migrate|check|token|user|recordings`."""
+"""The command line: `dialdesk dev|serve|work|migrate|check|reseal|token|user|recordings`."""
 
 import asyncio
 import base64
@@ -19,11 +19,13 @@ from server.check import check
 from server.config import Config, ConfigError, read_config
 from server.dev import DevError, Options, dev
 from server.people import add_user, disable_user, mint_token, reset_password
+from server.reseal import reseal
 from server.serve import Server
 from server.telemetry import configure_logging
 from server.verify import verification
 from storage.embedded import EmbeddedError
 from storage.migrate import MigrationError, migrate
+from storage.objects import StoreError
 
 T = TypeVar("T")
 
@@ -87,6 +89,17 @@ def check_command() -> None:
     """Tell what is wrong with the configuration and whether each dependency answers; exits 1 if anything is amiss."""
     config = _config()
     if not asyncio.run(_check(config)):
+        sys.exit(1)
+
+
+@main.command("reseal")
+def reseal_command() -> None:
+    """Seal all secrets under the first of MASTER_KEYS; exits 1 if any cannot be opened.
+
+    After a key was put first and every node was started with it; then the others may be dropped. Safe to run beside
+    nodes, and again.
+    """
+    if not asyncio.run(_told(_reseal(_config()))):
         sys.exit(1)
 
 
@@ -197,6 +210,16 @@ async def _check(config: Config) -> bool:
     return well
 
 
+async def _reseal(config: Config) -> bool:
+    unopened = []
+    async for done in reseal(config):
+        click.echo(f"{done.kind:<15} {done.anew} sealed anew")
+        unopened += done.unopened
+    for secret in unopened:
+        click.echo(f"not opened      {secret}")
+    return not unopened
+
+
 async def _verify(config: Config, tenant_id: str | None, deep: bool) -> bool:
     def progress(looked_at: int) -> None:
         click.echo(f"\r{looked_at} compared", err=True, nl=False)
@@ -228,7 +251,7 @@ async def _told(work: Coroutine[Any, Any, T]) -> T:
     """Do the work; what it refuses is told in a line, not as a traceback."""
     try:
         return await work
-    except (ConfigError, DevError, EmbeddedError, MigrationError, DialdeskError) as error:
+    except (ConfigError, DevError, EmbeddedError, MigrationError, StoreError, DialdeskError) as error:
         cause = f" ({error.__cause__})" if isinstance(error, DialdeskError) and error.__cause__ else ""
         _fail(f"{error}{cause}")
 

@@ -41,6 +41,7 @@ from server.relay import Relay
 from server.resend import resend
 from server.retrieval import Retrieval
 from server.session import Sessions
+from server.statistics import Statistics
 from server.stores import open_stores
 from server.telemetry import Metrics
 from server.uploads import Uploads
@@ -116,6 +117,7 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 devices=devices,
                 calls=calls,
                 records=Records(database),
+                statistics=Statistics(database),
                 uploads=uploads,
                 recordings=Recordings(database, stores, config),
                 customers=Customers(database),
@@ -192,6 +194,7 @@ def _endpoints(
     devices: Devices,
     calls: Calls,
     records: Records,
+    statistics: Statistics,
     uploads: Uploads,
     recordings: Recordings,
     customers: Customers,
@@ -253,7 +256,7 @@ def _endpoints(
         Endpoint("POST", "/api/v1/calls/mobile/status", calls.report_status, needs=PHONE, salvaged=AppStatus),
         Endpoint("POST", "/api/v1/calls/mobile/end", calls.report_end, needs=PHONE, salvaged=AppEnd),
         Endpoint("GET", "/api/v1/calls", records.list_calls, needs="calls.read"),
-        Endpoint("GET", "/api/v1/calls/statistics", records.statistics, needs="calls.statistics"),
+        Endpoint("GET", "/api/v1/calls/statistics", statistics.count, needs="calls.statistics"),
         Endpoint("GET", "/api/v1/calls/follow-ups", records.follow_ups_due, needs="calls.read"),
         Endpoint("GET", "/api/v1/calls/unrecorded", records.not_recorded, needs="calls.read"),
         Endpoint("GET", "/api/v1/calls/options", records.options, needs="calls.read"),
@@ -355,8 +358,25 @@ def _cors(config: Config) -> Middleware:
         CORSMiddleware,
         allow_origins=list(config.allowed_origins),
         allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "Accept-Language"],
-        expose_headers=["X-Request-Id", "Retry-After"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "X-Request-Id",
+            "Accept-Language",
+            "Range",
+            "If-Range",
+            "If-None-Match",
+            "X-Content-SHA256",
+        ],
+        expose_headers=[
+            "X-Request-Id",
+            "Retry-After",
+            "Content-Range",
+            "Accept-Ranges",
+            "ETag",
+            "Content-Disposition",
+        ],
     )
 
 

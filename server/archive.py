@@ -79,10 +79,9 @@ class Archive:
         async with self._database.connection() as connection:
             due = await uploads.expired(connection, self._stores.places, self._lease, 20 * AT_ONCE)
         await self._each(due, self._drop)
-        for place in self._stores.places:
-            await self._sweep_store(self._stores.at(place))
+        await self._each(self._stores.places, self._sweep_store)
         if self._stores.spool is not None:
-            await self._sweep_spool(self._stores.spool)
+            await self._each([self._stores.spool], self._sweep_spool)
 
     async def read(self) -> None:
         """Read what audio new recordings are: duration, codec and the peaks that a player draws."""
@@ -215,8 +214,9 @@ class Archive:
             await uploads.forget(connection, upload)
         self._metrics.recordings.labels("upload_dropped").inc()
 
-    async def _sweep_store(self, store: Store) -> None:
+    async def _sweep_store(self, place: str) -> None:
         """A crash between the store's beginning and ours leaves an upload that only the store knows."""
+        store = self._stores.at(place)
         before = datetime.now(UTC) - self._upload_age
         old = [upload async for upload in store.open_uploads() if upload.begun_at < before]
         async with self._database.connection() as connection:
@@ -227,15 +227,15 @@ class Archive:
                 self._metrics.recordings.labels("upload_dropped").inc()
 
     async def _sweep_spool(self, place: str) -> None:
-        """A crash between saying that a recording was moved and emptying the spool leaves the spool's copy."""
+        """A crash between saying that a recording was moved and emptying the spool leaves the spool's copy: also of one
+        that is gone by now, dropped by a worker that does not see this spool."""
         spool = self._stores.at(place)
         before = datetime.now(UTC) - timedelta(seconds=self._lease)
         old = [found.key async for found in spool.objects() if found.modified < before]
         async with self._database.connection() as connection:
-            rest_in = await recordings.owned(connection, old)
-        for key, at in rest_in.items():
-            if at == BUCKET:
-                await spool.delete(key)
+            left = await recordings.left_behind(connection, old)
+        for key in left:
+            await spool.delete(key)
 
     async def _read(self, recording: Recording) -> None:
         try:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds it lacks: on the head of a request, and on the time it may take to come."""
+"""uvicorn's HTTP protocol with the bounds it lacks: on the head of a request, and on the time that a peer may take."""
 
 import asyncio
 from typing import Any
@@ -11,15 +11,19 @@ HEAD_BOUND = 32 * 1024
 HEAD_DEADLINE = 15.0
 """Seconds from the first byte of a connection, or the end of the last request, that a head may take to be complete."""
 
+WRITE_DEADLINE = 60.0
+"""Seconds in which a peer must take what waits for it; uvicorn's own close would wait for ever."""
+
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """For `uvicorn.Config(http=...)`. A head that is too large is answered 431, one that does not come is cut."""
+    """For `uvicorn.Config(http=...)`. A head that is too large is answered 431; who does not send, or read, is cut."""
 
     _head = 0
     _reading_head = True
     _patience: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a head."""
@@ -59,6 +63,18 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
         if self._patience is None:
             self._expect_head()
+
+    def pause_writing(self) -> None:
+        """The peer does not read: wait for it, but not for ever."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(WRITE_DEADLINE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again, or is gone: uvicorn calls this then as well."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _expect_head(self) -> None:
         self._patience = self.loop.call_later(HEAD_DEADLINE, self._give_up)

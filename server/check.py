@@ -1,6 +1,7 @@
 """`dialdesk check`: what is wrong with the configuration, and which dependency answers."""
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -33,6 +34,7 @@ async def check(config: Config) -> AsyncIterator[Finding]:
         ("schema", _schema),
         ("Redis", _redis),
         ("recordings", _recordings),
+        ("audio", _audio),
     ):
         try:
             async with asyncio.timeout(_DEADLINE):
@@ -41,7 +43,7 @@ async def check(config: Config) -> AsyncIterator[Finding]:
             yield Finding(subject, False, f"no answer within {_DEADLINE:g} s")
         except StoreError as error:
             yield Finding(subject, False, str(error))
-        except (DialdeskError, MigrationError, RedisError, OSError, ValueError) as error:
+        except (DialdeskError, MigrationError, RedisError, ImportError, OSError, ValueError) as error:
             yield Finding(subject, False, str(error.__cause__ or error))
 
 
@@ -84,3 +86,9 @@ async def _recordings(config: Config) -> str:
         async with open_s3(config) as bucket:
             seen.append(await bucket.check())
     return "; ".join(seen)
+
+
+async def _audio(config: Config) -> str:  # noqa: ARG001 - nothing is configured
+    """What reads recordings is loaded here as the reader's own process loads it: libraries of the system may lack."""
+    av = await asyncio.to_thread(importlib.import_module, "av")
+    return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"

@@ -57,7 +57,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     s3_connect_timeout: Seconds = 5.0
     s3_read_timeout: Seconds = 30.0
     s3_retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
-    recording_limit: Annotated[int, msgspec.Meta(ge=1024, le=50 * 1024**3)] = 512 * 1024 * 1024
+    recording_limit: Annotated[int, msgspec.Meta(ge=1024, le=10 * 1024**3)] = 512 * 1024 * 1024
     """Bytes of the largest recording that is taken."""
     recording_encryption: bool = False
     """New recordings are encrypted under a key of their tenant before they leave the server."""
@@ -128,6 +128,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     reap_talk: Seconds = 4 * 3600.0
     sweep: Seconds = 1.0
     """How often the worker looks for what is due."""
+    tidy: Seconds = 60.0
+    """How often it drops what has had its time: old events, uploads that nobody goes on with, old recordings."""
     refill: Seconds = 5.0
     """How often a node compares its agents' streams with what it sent them."""
     event_retention: Seconds = 24 * 3600.0
@@ -234,6 +236,8 @@ def _inconsistencies(given: dict[str, Any]) -> list[str]:
         problems.append("RECORDINGS_FOLDER must be set where RECORDINGS is local or hybrid")
     if setting("recordings") in {"s3", "hybrid"} and setting("s3_bucket") is None:
         problems.append("S3_BUCKET must be set where RECORDINGS is s3 or hybrid")
+    if setting("s3_kms_key") is not None and setting("s3_encryption") != "aws:kms":
+        problems.append("S3_KMS_KEY is of use only where S3_ENCRYPTION is aws:kms")
     if (given.get("s3_access_key") is None) != (given.get("s3_secret_key") is None):
         problems.append("S3_ACCESS_KEY and S3_SECRET_KEY go together")
     if (given.get("tls_cert") is None) != (given.get("tls_key") is None):

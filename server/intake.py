@@ -7,9 +7,11 @@ leaves nothing behind; what fails within it is settled by the worker (archive.py
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Self
 
 import msgspec
@@ -39,8 +41,12 @@ log = structlog.get_logger()
 HEAD = 4096
 """Bytes from which the kind of audio is told."""
 
-_SHARE = 3 * PART
-"""Bytes that one upload holds in memory at most: a part that fills, one on its way, and one being copied."""
+_UNDER_WAY = 2
+"""Parts of one upload that are on their way to the store at a time."""
+
+_SHARE = (_UNDER_WAY + 1) * PART
+"""Bytes that one upload holds in memory at most: the parts on their way, and one that fills, or that is being sealed
+while the next but one has yet to leave."""
 
 _DROP_DEADLINE = 20.0
 """Seconds that dropping an upload may take; the worker drops what is left."""
@@ -309,22 +315,24 @@ class Intake:
             log.warning("upload left to the worker", upload_id=upload.id, cause=repr(error))
 
     async def _send(self, upload: Upload, head: bytes, pieces: AsyncIterator[bytes]) -> tuple[int, bytes, list[Part]]:
-        """Send the file in parts while it arrives, one on its way while the next fills: size, digest, and the parts."""
+        """Send the file in parts while it arrives: size, digest, and the parts."""
         outgoing = _Outgoing(self._stores.at(upload.place), upload, await self._stores.cipher(upload))
-        digest, size, waiting = hashlib.sha256(head), len(head), bytearray(head)
+        size, part = len(head), BytesIO()  # whose value is had without copying it
+        part.write(head)
         try:
             async for piece in pieces:
-                digest.update(piece)
                 size += len(piece)
-                waiting += piece
-                if len(waiting) > PART:  # which part is the last is known by the end of the file: one is held back
-                    part = bytes(memoryview(waiting)[:PART])
-                    del waiting[:PART]
+                rest = memoryview(piece)
+                while len(rest) > (room := PART - part.tell()):  # a full part is held back: it may be the last
+                    part.write(rest[:room])
+                    rest = rest[room:]
                     with _told():
-                        await outgoing.put(part, last=False)
+                        await outgoing.put(part.getvalue(), last=False)
+                    part = BytesIO()
+                part.write(rest)
             with _told():
-                await outgoing.put(bytes(waiting), last=True)
-                return size, digest.digest(), await outgoing.arrived()
+                await outgoing.put(part.getvalue(), last=True)
+                return size, outgoing.digest.digest(), await outgoing.arrived()
         finally:
             await outgoing.stop()
 
@@ -333,39 +341,43 @@ class Intake:
 
 
 class _Outgoing:
-    """The parts of one upload on their way to the store, one at a time."""
+    """The parts of one upload on their way to the store, and the digest of all that they brought."""
 
     def __init__(self, store: Store, upload: Upload, cipher: ChunkCipher | None) -> None:
+        self.digest = hashlib.sha256()
         self._store = store
         self._upload = upload
         self._cipher = cipher
-        self._under_way: asyncio.Task[Part] | None = None
+        self._count = 0
+        self._under_way: deque[asyncio.Task[Part]] = deque()
         self._parts: list[Part] = []
 
     async def put(self, content: bytes, *, last: bool) -> None:
-        """Send the next part when the one before has arrived."""
-        await self._land()
-        number = len(self._parts) + 1
-        self._under_way = asyncio.create_task(_put(self._store, self._upload, self._cipher, number, content, last=last))
+        """Send the next part, as soon as fewer than _UNDER_WAY are on their way."""
+        await self._land(_UNDER_WAY - 1)
+        await asyncio.to_thread(self.digest.update, content)
+        self._count += 1
+        part = _put(self._store, self._upload, self._cipher, self._count, content, last=last)
+        self._under_way.append(asyncio.create_task(part))
 
     async def arrived(self) -> list[Part]:
-        """Wait for the last part; return them all."""
-        await self._land()
+        """Wait for the last parts; return them all."""
+        await self._land(0)
         return self._parts
 
     async def stop(self) -> None:
         """Leave nothing on its way."""
-        if self._under_way is not None:
-            self._under_way.cancel()
-            await asyncio.wait({self._under_way})
-            if not self._under_way.cancelled():
-                self._under_way.exception()  # another error is being told: this one need not be
-            self._under_way = None
+        for part in self._under_way:
+            part.cancel()
+        # Another error is being told: those of the parts need not be.
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        self._under_way.clear()
 
-    async def _land(self) -> None:
-        if self._under_way is not None:
-            self._parts.append(await self._under_way)
-            self._under_way = None
+    async def _land(self, left: int) -> None:
+        """Wait until no more than so many parts are on their way."""
+        while len(self._under_way) > left:
+            self._parts.append(await self._under_way[0])
+            self._under_way.popleft()
 
 
 async def _put(

@@ -215,9 +215,12 @@ class Recordings:
         """Where the bucket itself plays it; None where it cannot be reached, or holds what must be decrypted."""
         if recording.place != BUCKET or recording.key_id is not None:
             return None
-        return await self._stores.at(BUCKET).play_url(
-            recording.object_key, self._ttl, media_type=recording.media_type, filename=filename
-        )
+        try:
+            return await self._stores.at(BUCKET).play_url(
+                recording.object_key, self._ttl, media_type=recording.media_type, filename=filename
+            )
+        except StoreError as error:
+            raise DialdeskError("UNAVAILABLE") from error
 
     def _stream(self, recording: Recording, filename: str | None) -> Stream:
         return Stream(

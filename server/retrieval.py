@@ -10,7 +10,7 @@ from server.intake import Intake
 from storage import fetches
 from storage.calls import Reach
 from storage.database import Database
-from storage.fetches import Fetch
+from storage.fetches import Fetch, url_place
 from storage.vault import SealError, Vault
 
 log = structlog.get_logger()
@@ -21,7 +21,8 @@ AT_ONCE = 4
 OFFERED_FOR = 24 * 3600.0
 """Seconds for which providers serve a URL; after it there is no use in trying."""
 
-_FINAL = {"NOT_FOUND", "RECORDING_OFF", "RECORDING_EXISTS", "RECORDING_GONE", "UNSUPPORTED_AUDIO", "BODY_TOO_LARGE"}
+_FINAL = {"NOT_FOUND", "RECORDING_OFF", "RECORDING_EXISTS", "RECORDING_GONE", "BODY_TOO_LARGE"}
+"""Not UNSUPPORTED_AUDIO: some answer 200 with a page of text, or nothing, until the recording is made."""
 
 
 class Retrieval:
@@ -39,10 +40,10 @@ class Retrieval:
 
         False where the call has one already, or was made while recording was off. The URL is judged when it is used.
         """
-        sealed = self._vault.seal(url.encode(), _place(call_id))
+        sealed = self._vault.seal(url.encode(), url_place(call_id))
         async with self._database.connection() as connection:
             return await fetches.want(
-                connection, tenant_id, call_id, line_id, sealed, after=back_off(1), until=OFFERED_FOR
+                connection, tenant_id, call_id, line_id, sealed, after=back_off(0), until=OFFERED_FOR
             )
 
     async def fetch(self) -> None:
@@ -63,26 +64,24 @@ class Retrieval:
                     log.warning("recording not fetched", call_id=job.call_id, reason=failure)
                     await fetches.give_up(connection, job, failure)
                 else:
-                    await fetches.put_off(connection, job, back_off(job.tries + 1), failure)
+                    await fetches.put_off(connection, job, back_off(job.tries), failure)
         except DialdeskError as error:  # PostgreSQL is away: the claim ends by itself
             log.warning("fetch put off", call_id=job.call_id, cause=repr(error.__cause__))
+        except Exception:  # one that breaks does not keep the others from being fetched
+            log.exception("fetch broke", call_id=job.call_id)
 
     async def _try(self, job: Fetch) -> tuple[str | None, bool]:
         """Fetch one: why it failed, if it did, and whether for good. The reason never quotes the URL."""
         try:
-            url = self._vault.open(job.url, _place(job.call_id)).decode()
+            url = self._vault.open(job.url, url_place(job.call_id)).decode()
             reach = Reach(tenant_id=job.tenant_id, user_id=None, only_user=None, only_teams=None)
             target = await self._intake.target(reach, job.call_id)
             async with self._fetcher.fetch(url) as found:
                 await self._intake.take(target, "provider", job.line_id, aiter(found), length=found.length)
-        except SealError:
-            return "the URL cannot be decrypted: its master key is missing", True
+        except SealError as error:
+            return f"a key is missing: {error}", False  # until somebody puts it back
         except FetchFailed as error:
             return str(error), error.final
         except DialdeskError as error:
             return error.code, error.code in _FINAL
         return None, False
-
-
-def _place(call_id: str) -> str:
-    return f"call/{call_id}/recording_url"

@@ -6,10 +6,11 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from protocol.errors import DialdeskError
 from server.config import Config
+from storage import recordings
 from storage.chunks import SALT, ChunkCipher, sealed_size
 from storage.database import Connection, Database
 from storage.folder import open_folder
-from storage.objects import Store
+from storage.objects import NoSuchObject, Store, StoreError
 from storage.recordings import BUCKET, Bytes, Recording
 from storage.s3 import open_s3
 from storage.tenant_keys import TenantKeys
@@ -69,22 +70,41 @@ class Stores:
     ) -> AsyncGenerator[bytes, None]:
         """Read the audio from `start` to before `end`, of `size` bytes in all, where it rests or at another place.
 
-        Raises NoSuchObject, StoreError, Tampered.
+        Where it rests it is read to the end though it is moved meanwhile. Raises NoSuchObject, StoreError, Tampered,
+        SealError, and UNAVAILABLE where the place is not within reach.
         """
-        store, key = self.at(place or brought.place), brought.object_key
         cipher = await self.cipher(brought)
-        if cipher is None:
-            pieces = store.read(key, start, end)
-        else:
-            pieces = cipher.open(size, start, end, lambda first, last: store.read(key, first, last))
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece
+        rests = place or brought.place
+        while True:
+            try:
+                async with aclosing(_pieces(self.at(rests), brought.object_key, cipher, size, start, end)) as pieces:
+                    async for piece in pieces:
+                        start += len(piece)
+                        yield piece
+            except (NoSuchObject, StoreError):
+                moved_to = await self._rests_at(brought) if place is None else None
+                if moved_to is None or moved_to == rests:
+                    raise
+                rests = moved_to
+            else:
+                return
+
+    async def _rests_at(self, brought: Bytes) -> str | None:
+        async with self._database.connection() as connection:
+            return (await recordings.owned(connection, [brought.object_key])).get(brought.object_key)
 
     @staticmethod
     def size_at_rest(recording: Recording) -> int:
         """How large the object is."""
         return recording.size if recording.key_id is None else sealed_size(recording.size)
+
+
+def _pieces(
+    store: Store, key: str, cipher: ChunkCipher | None, size: int, start: int, end: int
+) -> AsyncGenerator[bytes, None]:
+    if cipher is None:
+        return store.read(key, start, end)
+    return cipher.open(size, start, end, lambda first, last: store.read(key, first, last))
 
 
 @asynccontextmanager

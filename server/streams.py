@@ -72,7 +72,8 @@ class Incoming:
             raise DialdeskError("BODY_TOO_LARGE", limit=self.limit)
 
     async def whole(self) -> bytes:
-        """Read to the end, and return what has not been read before."""
+        """Read to the end, and return what has not been read before; what is known to be too large is not begun."""
+        self.demand(None)
         return b"".join([piece async for piece in self])
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -97,7 +98,7 @@ class Incoming:
 
     async def take_arrived(self) -> None:
         """Read and forget what has arrived already, but do not make a peer send who waits to be told to."""
-        if not self._to_be_asked_for or self._size > 0:
+        if not self.ended and (self._size > 0 or not self._to_be_asked_for):
             await self.discard(seconds=0, most=_PIECE)
 
     async def discard(self, *, seconds: float, most: int) -> None:

@@ -19,8 +19,6 @@ from storage.database import Database
 
 log = structlog.get_logger()
 
-_TIDY_EVERY = 60.0
-
 
 class Worker:
     """One worker's chores; `run` does them all, for ever."""
@@ -47,7 +45,7 @@ class Worker:
 
     async def run(self) -> None:
         """Do every chore in its rhythm until cancelled."""
-        sweep = self._config.sweep
+        sweep, tidy = self._config.sweep, self._config.tidy
         async with asyncio.TaskGroup() as group:
             for name, chore, every in (
                 ("silence", self.silence, sweep),
@@ -58,9 +56,9 @@ class Worker:
                 ("move recordings", self._archive.move, sweep),
                 ("read recordings", self._archive.read, sweep),
                 ("fetch recordings", self._retrieval.fetch, sweep),
-                ("sweep uploads", self._archive.sweep, max(_TIDY_EVERY, sweep)),
-                ("expire recordings", self._archive.expire, max(_TIDY_EVERY, sweep)),
-                ("tidy", self.tidy, max(_TIDY_EVERY, sweep)),
+                ("sweep uploads", self._archive.sweep, tidy),
+                ("expire recordings", self._archive.expire, tidy),
+                ("tidy", self.tidy, tidy),
             ):
                 group.create_task(self._repeat(name, chore, every), name=name)
 

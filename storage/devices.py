@@ -213,6 +213,20 @@ async def keep_push_token(connection: Connection, tenant_id: str, device_id: str
     await connection.execute(_SQL["keep_push_token"], tenant_id, device_id, sealed)
 
 
+async def sealed_push_tokens(connection: Connection, after: str, limit: int) -> list[tuple[str, bytes]]:
+    """Return push tokens of the whole installation, as they are sealed, by phone, from after one on."""
+    rows = await connection.fetch(_SQL["sealed_push_tokens"], after, limit)
+    return [(row["id"], row["push_token"]) for row in rows]
+
+
+async def reseal_push_tokens(connection: Connection, anew: Sequence[tuple[str, bytes, bytes]]) -> int:
+    """Keep push tokens under another seal: (phone, as it was sealed, as it is now). One that is another token by now
+    stays. Returns how many were kept."""
+    return len(
+        await connection.fetch(_SQL["reseal_push_tokens"], *(list(column) for column in zip(*anew, strict=True)))
+    )
+
+
 async def hold(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> None:
     """Keep the rows of these phones: first in the order of locks (device, call, command, agents)."""
     await connection.execute(_SQL["hold"], tenant_id, list(device_ids))

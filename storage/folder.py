@@ -24,7 +24,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Final, ParamSpec, TypeVar
 
@@ -36,6 +35,7 @@ from storage.objects import (
     StoredObject,
     StoreError,
     StoreFull,
+    latest,
     rehearse,
     require_gapless,
     require_key,
@@ -171,9 +171,7 @@ class Folder:
 
     def _parts(self, key: str, upload_id: str) -> list[Part]:
         with self._upload_there():
-            arrived = sorted(_arrived(self._upload(key, upload_id)), key=itemgetter(0))
-        newest = {part.number: part for _, part in arrived}
-        return [newest[number] for number in sorted(newest)]
+            return latest(_arrived(self._upload(key, upload_id)))
 
     def _complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         path, folder = self._path(key), self._upload(key, upload_id)
@@ -254,12 +252,10 @@ class Folder:
         return folders, found
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(folder) as entries:
-                return list(entries)
-        except FileNotFoundError:  # pruned just now, or there never was an upload
-            self._require_identity()
-            return []
+        self._require_identity()
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
+            return list(entries)
+        return []  # pruned just now, or there never was an upload
 
     def _path(self, key: str) -> Path:
         require_key(key)

@@ -6,9 +6,10 @@ node that was paused for too long. Every method has deadlines, and raises what i
 ValueError where a key is none (`require_key`). What has been refused or has not been answered raises StoreError.
 """
 
+import math
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -16,7 +17,6 @@ import msgspec
 
 PART = 5 * 1024 * 1024
 """Bytes of a part, all but the last: the least that S3 takes, so that few of them need to be held in memory."""
-
 
 _NAME = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")
 
@@ -76,7 +76,11 @@ class Store(Protocol):
         ...
 
     async def parts(self, key: str, upload_id: str) -> list[Part]:
-        """Return the parts that have arrived, by number, each as it came last. Raises NoSuchUpload."""
+        """Return the parts that have arrived, by number, each as it came last. Raises NoSuchUpload.
+
+        Where two came under one number so close together that the store cannot tell which was the last, neither is
+        listed, so that it is sent once more.
+        """
         ...
 
     async def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
@@ -136,6 +140,18 @@ def require_key(key: str) -> None:
     names = key.split("/")
     if len(key.encode()) > 1024 or not all(_NAME.fullmatch(name) and len(name.encode()) <= 255 for name in names):
         raise ValueError(f"{key!r} is no key of an object")
+
+
+def latest(arrived: Iterable[tuple[float, Part]]) -> list[Part]:
+    """Return of parts, each with when it came, the last of each number; none where two came last."""
+    last: dict[int, tuple[float, set[Part]]] = {}
+    for at, part in arrived:
+        before, _ = last.get(part.number, (-math.inf, None))
+        if at > before:
+            last[part.number] = (at, {part})
+        elif at == before:
+            last[part.number][1].add(part)
+    return [part for number in sorted(last) for part in last[number][1] if len(last[number][1]) == 1]
 
 
 def require_gapless(parts: Sequence[Part]) -> None:

@@ -242,5 +242,10 @@ async def owned(connection: Connection, keys: Sequence[str]) -> dict[str, str]:
     return {row["object_key"]: row["place"] for row in await connection.fetch(_SQL["owner_of"], list(keys))}
 
 
+async def left_behind(connection: Connection, keys: Sequence[str]) -> list[str]:
+    """Return which of these keys of a spool belong to recordings that rest in the bucket, or are gone."""
+    return [row["object_key"] for row in await connection.fetch(_SQL["left_behind"], list(keys))]
+
+
 def _recording(row: asyncpg.Record) -> Recording:
     return Recording(**{name: row[name] for name in Recording.__struct_fields__})

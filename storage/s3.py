@@ -3,8 +3,9 @@
     async with open_s3(config) as bucket: ...
 
 Of the server is asked: parts of 5 MiB and more; that an aborted upload can be neither continued nor completed, also not
-by a part that was on its way; and that it lists what is there right after it was written. AWS, MinIO and SeaweedFS
-(4.46 and newer) keep that. A server that is full and says so with a plain 500, as SeaweedFS does, raises StoreError.
+by a part that was on its way; and that it lists what is there right after it was written. AWS promises that, and
+SeaweedFS 4.48 is tested for it (4.44 let a part that was on its way bring an aborted upload back). A server that is
+full and says so with a plain 500, as SeaweedFS does, raises StoreError, not StoreFull.
 
 All connections are used from the one loop, so nothing here may hold it for long. Botocore by itself hashes what it
 sends, once or twice, over TLS wraps it in `aws-chunked`, and aiohttp copies it whole. Here the one proof that goes with
@@ -34,6 +35,7 @@ from storage.objects import (
     StoredObject,
     StoreError,
     StoreFull,
+    latest,
     rehearse,
     require_gapless,
     require_key,
@@ -131,6 +133,7 @@ class Bucket:
         self._inside = inside
         self._outside = outside
         self._bucket = config.s3_bucket or ""
+        self._signs_parts = config.s3_signature != "s3"
         self._crc = config.s3_checksums == "when_supported"
         self._deadline = 2 * (config.s3_connect_timeout + config.s3_read_timeout)
         self._encryption = _encryption(config)
@@ -154,14 +157,14 @@ class Bucket:
         return Part(number, kept["ETag"], len(data))
 
     async def parts(self, key: str, upload_id: str) -> list[Part]:
-        """List what has arrived. SeaweedFS tells a part that was sent again once for each time, the newest first."""
-        newest: dict[int, Mapping[str, Any]] = {}
-        async for page in self._pages("list_parts", Key=key, UploadId=upload_id):
-            for part in page.get("Parts", ()):
-                known = newest.get(part["PartNumber"])
-                if known is None or part["LastModified"] > known["LastModified"]:
-                    newest[part["PartNumber"]] = part
-        return [Part(number, part["ETag"], part["Size"]) for number, part in sorted(newest.items())]
+        """List what has arrived. SeaweedFS lists a part for each time it was sent, with the time to the second."""
+        return latest(
+            [
+                (part["LastModified"].timestamp(), Part(part["PartNumber"], part["ETag"], part["Size"]))
+                async for page in self._pages("list_parts", Key=key, UploadId=upload_id)
+                for part in page.get("Parts", ())
+            ]
+        )
 
     async def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Complete an upload. AWS, for a while, and SeaweedFS, as long as the object is there, do it again gladly."""
@@ -250,7 +253,12 @@ class Bucket:
         )
 
     async def part_url(self, key: str, upload_id: str, number: int, seconds: int) -> str | None:
-        """Sign a PUT of a part at the public endpoint; the part is listed by `parts` when it has come."""
+        """Sign a PUT of a part at the public endpoint; the part is listed by `parts` when it has come.
+
+        None with the old signature too: it covers the Content-Type, and phones send what they like.
+        """
+        if not self._signs_parts:
+            return None
         return await self._signed("upload_part", seconds, Key=key, UploadId=upload_id, PartNumber=number)
 
     async def check(self) -> str:

@@ -63,26 +63,31 @@ class TenantKeys:
         await self._add(connection, tenant_id, key_id)
         return key_id
 
-    async def reseal(self, connection: Connection) -> int:
-        """Seal every key of the installation under the vault's first master key; returns how many were under another.
+    async def reseal(self, connection: Connection) -> tuple[int, list[str]]:
+        """Seal every key of the installation under the vault's first master key.
 
-        Call it outside a transaction, so that each batch stands once it is done, and after a failure another run does
-        the rest. An old master key may be dropped after a run that began when no node sealed with it any more. Raises
-        SealError for a key whose master key is not held here.
+        Returns how many were under another, and which cannot be opened, each with why; those stay as they are. Call it
+        outside a transaction, so that each batch stands once it is done, and after a failure another run does the rest.
+        An old master key may be dropped after a run that began when no node sealed with it any more.
         """
-        resealed = 0
+        resealed, unopened = 0, []
         after = ("", 0)
         while rows := await connection.fetch(_SQL["after"], *after, _AT_ONCE):
-            anew = [
-                (row["tenant_id"], row["id"], sealed)
-                for row in rows
-                if (sealed := self._vault.reseal(row["sealed"], _place(row["tenant_id"], row["id"]))) != row["sealed"]
-            ]
+            anew = []
+            for row in rows:
+                place = _place(row["tenant_id"], row["id"])
+                try:
+                    sealed = self._vault.reseal(row["sealed"], place)
+                except SealError as error:
+                    unopened.append(f"{place}: {error}")
+                    continue
+                if sealed != row["sealed"]:
+                    anew.append((row["tenant_id"], row["id"], sealed))
             if anew:
                 await connection.execute(_SQL["reseal"], *map(list, zip(*anew, strict=True)))
             resealed += len(anew)
             after = (rows[-1]["tenant_id"], rows[-1]["id"])
-        return resealed
+        return resealed, unopened
 
     async def _add(self, connection: Connection, tenant_id: str, key_id: int) -> None:
         sealed = self._vault.seal(secrets.token_bytes(32), _place(tenant_id, key_id))

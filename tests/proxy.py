@@ -1,9 +1,13 @@
-"""A line that tests can cut: a TCP proxy before PostgreSQL or Valkey."""
+"""A line that tests can cut or stall, also at a word: a TCP proxy before a server of any kind."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
+
+_LONGEST_WORD = 1024
+"""Bytes that a word to hold at may have, since what is said comes in pieces."""
 
 
 class Proxy:
@@ -16,6 +20,11 @@ class Proxy:
         self._lines: set[asyncio.Task[None]] = set()
         self._passing = asyncio.Event()
         self._passing.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
+        self._word: re.Pattern[bytes] | None = None
+        self._said = asyncio.Event()
+        self._holds_answer = False
 
     @property
     def url(self) -> str:
@@ -23,6 +32,11 @@ class Proxy:
         user, _, _ = self._target.netloc.rpartition("@")
         place = f"127.0.0.1:{self._port}"
         return urlunsplit(self._target._replace(netloc=f"{user}@{place}" if user else place))
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
 
     async def open(self) -> None:
         """Take connections, on the same port as before."""
@@ -40,10 +54,18 @@ class Proxy:
     def swallow(self) -> None:
         """Keep connections, but let nothing through."""
         self._passing.clear()
+        self._answering.clear()
+
+    def hold(self, word: bytes, *, answer: bool = False) -> asyncio.Event:
+        """Swallow from the next `word` (a pattern) on that a client says: before the server hears it, or with `answer`
+        when it has heard it, so that the client does not hear what came of it. The event tells that it was said."""
+        self._word, self._said, self._holds_answer = re.compile(word), asyncio.Event(), answer
+        return self._said
 
     def let_pass(self) -> None:
         """Let through what comes, and what was held back."""
         self._passing.set()
+        self._answering.set()
 
     async def _line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = asyncio.current_task()
@@ -52,7 +74,7 @@ class Proxy:
         far = None
         try:
             far_reader, far = await asyncio.open_connection(self._target.hostname, self._target.port)
-            ways = [asyncio.create_task(self._pump(reader, far)), asyncio.create_task(self._pump(far_reader, writer))]
+            ways = [asyncio.create_task(self._ask(reader, far)), asyncio.create_task(self._answer(far_reader, writer))]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -65,11 +87,29 @@ class Proxy:
             if far is not None:
                 far.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        before = b""
         while data := await reader.read(65536):
+            before = b"" if self._is_said(before + data) else (before + data)[-_LONGEST_WORD:]
             await self._passing.wait()
             writer.write(data)
             await writer.drain()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._answering.wait()
+            writer.write(data)
+            await writer.drain()
+
+    def _is_said(self, data: bytes) -> bool:
+        if self._word is None or not self._word.search(data):
+            return False
+        self._word = None
+        self._answering.clear()
+        if not self._holds_answer:
+            self._passing.clear()
+        self._said.set()
+        return True
 
 
 @asynccontextmanager

@@ -67,6 +67,18 @@ RETURNING d.id, d.conn_epoch, b.user_id AS old_user_id, b.node AS old_node;
 -- The push token of a phone, sealed.
 UPDATE device SET push_token = $3 WHERE tenant_id = $1 AND id = $2;
 
+-- name: sealed_push_tokens
+-- The next push tokens of the whole installation. No tenant is named: a master key is changed for all of them.
+SELECT id, push_token FROM device WHERE push_token IS NOT NULL AND id > $1 ORDER BY id LIMIT $2;
+
+-- name: reseal_push_tokens
+-- Keep push tokens of any tenants under another seal, unless they were replaced meanwhile.
+UPDATE device d
+SET push_token = r.now
+FROM unnest($1::text[], $2::bytea[], $3::bytea[]) AS r (id, before, now)
+WHERE d.id = r.id AND d.push_token = r.before
+RETURNING d.id;
+
 -- name: hold
 -- Lock the rows of these phones, in the order of their ids.
 SELECT id FROM device WHERE tenant_id = $1 AND id = ANY ($2::text[]) ORDER BY id FOR NO KEY UPDATE;

@@ -188,3 +188,8 @@ ORDER BY call_id LIMIT $3;
 -- name: owner_of
 -- Which of these keys belong to a recording whose bytes should be there, and where it rests.
 SELECT object_key, place FROM recording WHERE object_key = ANY ($1::text[]) AND state IN ('storing', 'stored', 'leaving');
+
+-- name: left_behind
+-- Which of these keys belong to a recording that rests in the bucket, or is gone.
+SELECT object_key FROM recording
+WHERE object_key = ANY ($1::text[]) AND (place = 's3' OR state IN ('expired', 'deleted'));

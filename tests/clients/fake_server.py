@@ -24,7 +24,6 @@ from protocol.messages import (
     from_phone,
     new_message_id,
 )
-
 from tests.clients.shelf import Refusal, Shelf, refused
 
 K = TypeVar("K", bound=Message)
@@ -129,7 +128,7 @@ class FakeServer:
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Listen on loopback, with TLS where it is given."""
-        application = web.Application()
+        application = web.Application(client_max_size=16 * 1024 * 1024)
         application.router.add_get("/ws/{kind}", self._upgrade)
         application.add_routes(self.shelf.routes())
         application.router.add_route("*", "/api/{path:.*}", self._answer)

@@ -49,7 +49,7 @@ class Shelf:
         self.media_types: dict[str, str] = {}
         self.uploads: dict[str, Upload] = {}
         self.asked: Counter[str] = Counter()
-        """How often what was asked: `whole`, `begin`, `state`, `part 1` …, `complete`, `bucket`, `play`."""
+        """How often what was asked: `whole`, `begin`, `state`, `part 1` …, `complete`, `bucket`, `play`, `download`."""
         self.refusals: deque[Refusal] = deque()
         """How the next requests are refused, whatever they are."""
         self.part_size = 1000
@@ -141,7 +141,7 @@ class Shelf:
         return self._take_part(request, await request.read())
 
     async def _play(self, request: web.Request) -> web.Response:
-        self.asked["play"] += 1
+        self.asked["download" if request.query.get("download") == "true" else "play"] += 1
         assert request.headers["Authorization"].startswith("Bearer access-")
         if self.presigns:
             call_id = request.match_info["call_id"]
@@ -211,7 +211,7 @@ class Shelf:
 
 async def _read_form(request: web.Request) -> tuple[dict[str, str], str, bytes]:
     """The fields of a form, and the type and content of the file behind them, which is the last part."""
-    fields = {}
+    fields: dict[str, str] = {}
     reader = await request.multipart()
     while isinstance(part := await reader.next(), BodyPartReader):
         if part.name == "file":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from clients.agent import AgentClient, DialFields
 from clients.api import Refused, Unreachable
 from clients.connection import Stopped
+from clients.tone import tone
 from protocol.call import Evidence, HangupCause, Outcome
 from protocol.messages import (
     CallEnded,
@@ -22,10 +24,13 @@ from protocol.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    RecordingReady,
     Resync,
 )
-from tests.clients.fake_server import FAST, FakeServer, Peer, Refusal
+from tests.clients.fake_server import FAST, FakeServer, Peer
+from tests.clients.shelf import Refusal
 
+TONE = tone(0.1)
 LOGIN = "POST /api/v1/auth/login"
 REFRESH = "POST /api/v1/auth/refresh"
 ME = "GET /api/v1/auth/me"
@@ -65,6 +70,18 @@ def ended(call_id: str, *, enriched: bool = False) -> CallEnded:
         evidence=Evidence.CALL_LOG,
         customer_phone="139****0001",
         enriched=enriched,
+    )
+
+
+def ready(call_id: str) -> RecordingReady:
+    """The news that a recording can be played."""
+    return RecordingReady(
+        call_id=call_id,
+        at=0,
+        source="phone",
+        media_type="audio/wav",
+        size=44,
+        recording_url=f"/api/v1/calls/{call_id}/recording",
     )
 
 
@@ -154,6 +171,60 @@ async def test_has_a_qr_code_made(server: FakeServer) -> None:
     server.answers["POST /api/v1/calls/device/bindQRCode"] = code
     async with await sign_in(server) as agent:
         assert {"success": True, **code} == await agent.bind_qr()
+
+
+@pytest.mark.parametrize("presigned", [False, True])
+@pytest.mark.parametrize(("asked", "expected"), [(None, TONE), ("bytes=4-7", TONE[4:8]), ("bytes=-3", TONE[-3:])])
+async def test_plays_a_recording(server: FakeServer, presigned: bool, asked: str | None, expected: bytes) -> None:
+    """A recording is played from here, or from the bucket without the agent's credential, whole or a range of it."""
+    server.shelf.kept["call_1"] = TONE
+    server.shelf.presigns = presigned
+    async with await sign_in(server) as agent:
+        assert expected == await agent.play("call_1", range=asked)
+        assert 1 == server.shelf.asked["play"]
+
+
+async def test_downloads_a_recording(server: FakeServer) -> None:
+    """A recording to keep is asked for as such."""
+    server.shelf.kept["call_1"] = TONE
+    async with await sign_in(server) as agent:
+        assert TONE == await agent.play("call_1", download=True)
+        assert 1 == server.shelf.asked["download"]
+
+
+async def test_no_recording_to_play(server: FakeServer) -> None:
+    """What the server, or the bucket, says instead of audio is raised."""
+    async with await sign_in(server) as agent:
+        with pytest.raises(Refused, match="NOT_FOUND"):
+            await agent.play("call_1")
+        server.shelf.presigns, server.shelf.signature = True, "another"
+        with pytest.raises(Refused, match="HTTP_403"):
+            await agent.play("call_1")
+        server.shelf.bucket = "http://127.0.0.1:9"
+        with pytest.raises(Unreachable, match="does not answer"):
+            await agent.play("call_1")
+
+
+async def test_asks_for_link_and_waveform(server: FakeServer) -> None:
+    """A link for a player, and what it draws, are one request away."""
+    server.answers["POST /api/v1/calls/call_1/recording/link"] = {"url": "https://bucket.example/1"}
+    server.answers["GET /api/v1/calls/call_1/recording/waveform"] = {"status": "read", "peaks": [0, 255]}
+    async with await sign_in(server) as agent:
+        assert "https://bucket.example/1" == (await agent.recording_link("call_1"))["url"]
+        assert [0, 255] == (await agent.waveform("call_1"))["peaks"]
+
+
+async def test_attaches_a_recording(server: FakeServer, tmp_path: Path) -> None:
+    """A file is attached by hand as it is; one that cannot be read is told before anything is sent."""
+    path = tmp_path / "talk"
+    path.write_bytes(TONE)
+    async with await sign_in(server) as agent:
+        answer = await agent.attach_recording("call_1", path)
+        with pytest.raises(FileNotFoundError):
+            await agent.attach_recording("call_1", tmp_path / "nothing")
+
+    assert ("/api/v1/calls/call_1/recording", len(TONE)) == (answer["recordingUrl"], answer["size"])
+    assert ({"call_1": TONE}, {"call_1": "audio/wav"}) == (server.shelf.kept, server.shelf.media_types)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
@@ -312,6 +383,17 @@ async def test_waits_for_an_event_of_a_call(server: FakeServer) -> None:
         assert ended("call_2", enriched=True) == await agent.events.wait_for(
             CallEnded, call_id="call_2", where=lambda event: event.enriched
         )
+
+
+async def test_hears_of_recordings(server: FakeServer) -> None:
+    """RECORDING_READY is an event like any other: in its order, and to be waited for by its call."""
+    async with at_the_desk(server) as (agent, peer):
+        await peer.say(ready("call_1"), seq=11)
+        await peer.say(ready("call_1"), seq=11)
+        await peer.say(ready("call_2"), seq=12)
+
+        assert ready("call_2") == await agent.events.wait_for(RecordingReady, call_id="call_2")
+        assert (1, 12) == (agent.repeats, agent.last_seq)
 
 
 async def test_signed_out_elsewhere(server: FakeServer) -> None:

@@ -22,7 +22,8 @@ from protocol.messages import (
     ToPhone,
     to_phone,
 )
-from tests.clients.fake_server import DEADLINE, FAST, FakeServer, Refusal
+from tests.clients.fake_server import DEADLINE, FAST, FakeServer
+from tests.clients.shelf import Refusal
 
 SLOW = msgspec.structs.replace(FAST, backoff_base=1.0, backoff_cap=8.0, steady_after=0.0)
 """Pauses as long as in life, which a Caller does not wait out."""

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from clients.tone import tone
 from protocol.call import Evidence, HangupCause, Outcome
 from protocol.messages import (
+    Ack,
     CallConnected,
     CallDialing,
     CallEnd,
@@ -19,9 +21,11 @@ from protocol.messages import (
     Dial,
     DialAccepted,
     Hello,
+    RecordingUpload,
 )
 from protocol.pairing import BindPayload
-from tests.clients.fake_server import DEADLINE, NOW, FakeServer, Refusal, dial
+from tests.clients.fake_server import DEADLINE, NOW, FakeServer, dial
+from tests.clients.shelf import Refusal
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -136,6 +140,29 @@ async def test_phone_works_until_unbound(server: FakeServer, tmp_path: Path) -> 
 
     lines = ["online", "asked to dial 13900000001 (call_1)", "calling", "ended: busy, USER_BUSY"]
     assert (1, lines, "Error: unbound by the agent (4503)") == ended
+
+
+async def test_phone_tells_what_it_uploaded(server: FakeServer, tmp_path: Path) -> None:
+    """With an audio file the phone can record, and says when a recording has been brought."""
+    server.answers["POST /api/v1/calls/device/bind"] = {
+        "websocketUrl": server.socket_url,
+        "userId": "user_1",
+        "authToken": "token-1",
+    }
+    recording = tmp_path / "talk.wav"
+    recording.write_bytes(tone(0.5))
+    arguments = ("--code", "ABCD2345", "--origin", server.origin, "--device-id", "dev-1", "--recording", str(recording))
+    async with running("phone", *arguments, "--answer-after", "0", "--talk", "0") as process:
+        peer = await server.accept_phone()
+        await peer.say(dial(record=True))
+        while not isinstance((envelope := await peer.hear_any()).message, RecordingUpload):
+            await peer.say(Ack(message_id=str(envelope.message_id)))
+        await peer.say(DeviceUnbind(reason="unbound by the agent"))
+        await peer.left()
+        _, lines, _ = await outcome(process)
+
+    assert "recording of call_1 uploaded: 8044 bytes" == lines[-1]
+    assert {"call_1": tone(0.5)} == server.shelf.kept
 
 
 async def test_phone_comes_back_from_its_store(server: FakeServer, tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ from clients.memory import (
     KEEP_CALLS,
     Binding,
     Bound,
+    Brought,
     Connecting,
     Entry,
     Handset,
     Memory,
     Received,
+    Recorded,
+    Recording,
     Report,
     Reported,
     Settled,
@@ -48,6 +51,11 @@ def report(message_id: str, call_id: str = "call_1", *, ended: bool = True) -> R
     )
 
 
+def recording(call_id: str, upload_id: str | None = None) -> Recording:
+    """A recording in a file that is not the phone's own."""
+    return Recording(call_id=call_id, path=f"/nowhere/{call_id}.wav", size=44, upload_id=upload_id)
+
+
 STORY: list[Entry] = [
     Bound(BINDING),
     Connecting(1),
@@ -55,11 +63,15 @@ STORY: list[Entry] = [
     Started("call_1"),
     Reported(report("r1", ended=False)),
     Reported(report("r2")),
+    Recorded(recording("call_1")),
     Settled("r2"),
+    Recorded(recording("call_1", "upl_1")),
+    Brought("call_1"),
     Received("m2", "call_2", None),
     Received("m3", "call_3", dial("call_3")),
     Reported(report("r3", "call_3", ended=False)),
     Settled("r3"),
+    Recorded(recording("call_3", "upl_3")),
     Connecting(2),
 ]
 
@@ -75,10 +87,11 @@ def written(path: Path, entries: list[Entry]) -> Memory:
 def known(memory: Memory) -> object:
     """All that a memory tells."""
     calls = {
-        call_id: (call.dial, call.cancelled, call.started, call.ended, call.last and call.last.frame)
+        call_id: (call.dial, call.cancelled, call.started, call.ended, call.recording, call.last and call.last.frame)
         for call_id, call in memory.calls.items()
     }
-    return memory.binding, memory.connection, calls, [report.frame for report in memory.unacked.values()]
+    unacked = [report.frame for report in memory.unacked.values()]
+    return memory.binding, memory.connection, calls, unacked, memory.recordings
 
 
 @pytest.mark.parametrize("length", range(len(STORY) + 1))
@@ -107,6 +120,46 @@ def test_says_what_was_noted(tmp_path: Path) -> None:
     )
     assert (None, True) == (memory.calls["call_2"].dial, memory.calls["call_2"].cancelled)
     assert (CallStatus(call_id="call_1", status="calling"), "r1") == (envelope.message, envelope.message_id)
+
+
+def test_says_which_recordings_wait(tmp_path: Path) -> None:
+    """What is to be brought can be read back with how far it has come; what was brought is known as such."""
+    memory = written(tmp_path / "phone", STORY).reopened()
+
+    assert {"call_3": recording("call_3", "upl_3")} == memory.recordings
+    assert recording("call_1", "upl_1") == memory.calls["call_1"].recording
+
+
+def test_audio_lives_as_long_as_its_duty(tmp_path: Path) -> None:
+    """Audio of the phone's own survives a restart, only its owner reads it, and it goes with its duty."""
+    memory = written(tmp_path / "phone", STORY)
+    path = memory.keep_audio("../call/4", b"audio")
+    memory.note(Recorded(Recording(call_id="../call/4", path=str(path), size=5)))
+    memory = memory.reopened()
+    kept = path.read_bytes(), stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)
+    memory.note(Brought("../call/4"))
+
+    assert (b"audio", 0o600, 0o700) == kept
+    assert (tmp_path, False) == (path.parent.parent, path.exists())
+
+
+def test_audio_that_was_never_noted_goes(tmp_path: Path) -> None:
+    """Audio that a crash left before it was written down does not lie there for ever."""
+    memory = written(tmp_path / "phone", STORY)
+    path = memory.keep_audio("call_4", b"audio")
+    memory.reopened()
+
+    assert not path.exists()
+
+
+def test_audio_without_a_memory_goes_with_the_process() -> None:
+    """Where nothing is kept, audio is kept until the phone is put away."""
+    memory = Memory()
+    path = memory.keep_audio("call_1", b"audio")
+    kept = path.read_bytes()
+    memory.close()
+
+    assert (b"audio", False) == (kept, path.parent.exists())
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])
@@ -139,15 +192,17 @@ def test_unbinding_leaves_only_the_count(tmp_path: Path) -> None:
 
 
 def test_old_calls_are_forgotten(tmp_path: Path) -> None:
-    """Of calls that are over and acked only so many are kept; one whose report is unacked stays, however old."""
+    """Of calls that are over and acked only so many are kept; one of which a report or recording waits stays."""
     memory = written(tmp_path / "phone", [Received("old", "call_old", None), Reported(report("r-old", "call_old"))])
+    memory.note(Received("heard", "call_heard", None))
+    memory.note(Recorded(recording("call_heard")))
     for number in range(KEEP_CALLS + 10):
         memory.note(Received(f"m{number}", f"call_{number}", None))
         memory.note(Reported(report(f"r{number}", f"call_{number}")))
         memory.note(Settled(f"r{number}"))
 
     assert KEEP_CALLS == len(memory.calls)
-    assert (True, False) == (memory.knows("old"), memory.knows("m0"))
+    assert (True, True, False) == (memory.knows("old"), memory.knows("heard"), memory.knows("m0"))
     assert known(memory) == known(memory.reopened())
 
 

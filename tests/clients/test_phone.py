@@ -42,7 +42,8 @@ from protocol.messages import (
     WelcomePhone,
 )
 from protocol.pairing import BindPayload
-from tests.clients.fake_server import DEADLINE, FAST, NOW, FakeServer, Peer, Refusal, dial
+from tests.clients.fake_server import DEADLINE, FAST, NOW, FakeServer, Peer, dial
+from tests.clients.shelf import Refusal
 
 HANDSET = Handset(device_id="dev-1", phone_number="13800000001")
 BIND = "POST /api/v1/calls/device/bind"

@@ -3,20 +3,31 @@
 import asyncio
 import contextlib
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from clients.behaviour import Behaviour, is_busy
+from clients.behaviour import Behaviour, Step, is_busy
 from clients.connection import Stopped, Timing
 from clients.memory import Memory
 from clients.phone import PhoneClient
 from clients.tone import tone
-from protocol.messages import Ack, CallEnd, CallStatus, CancelDial, DeviceUnbind, Error, RecordingUpload
-from tests.clients.fake_server import DEADLINE, FAST, FakeServer, Peer
-from tests.clients.fake_server import dial as plain_dial
+from protocol.call import Evidence, Outcome
+from protocol.messages import (
+    Ack,
+    CallEnd,
+    CallStatus,
+    CancelDial,
+    DeviceUnbind,
+    DialCommand,
+    Error,
+    Heartbeat,
+    RecordingUpload,
+)
+from tests.clients.fake_server import DEADLINE, FAST, FakeServer, Peer, dial
 from tests.clients.shelf import Refusal, Shelf
 from tests.clients.test_phone import make_phone, within
 
@@ -33,7 +44,7 @@ async def after_a_call(
     """A phone that has reported a call which it was to record; only the ACK of its end is missing (`settle`)."""
     async with make_phone(server, behaviour, store=store, timing=timing) as phone:
         peer = await server.accept_phone()
-        await peer.say(plain_dial(record=True))
+        await peer.say(dial(record=True))
         await phone.reported.wait_for(CallEnd)
         yield phone, peer
 
@@ -95,7 +106,7 @@ async def test_records_only_what_it_may(server: FakeServer, behaviour: Behaviour
     """Nothing is recorded unasked, nor by a handset that cannot, nor where nobody talked."""
     async with make_phone(server, behaviour) as phone:
         peer = await server.accept_phone()
-        await peer.say(plain_dial(record=record))
+        await peer.say(dial(record=record))
         end = await settle(peer)
         await within(phone.settled)
 
@@ -106,9 +117,18 @@ async def test_records_only_what_it_may(server: FakeServer, behaviour: Behaviour
 
 async def test_every_report_of_the_end_tells_of_the_recording(server: FakeServer) -> None:
     """The end that comes from the call log says the same of the recording as the first, though it is long brought."""
-    async with after_a_call(server, msgspec.structs.replace(RECORDS, logged_after=0.2)) as (_, peer):
+    looked_up = asyncio.Event()
+
+    async def course(command: DialCommand) -> AsyncIterator[Step]:
+        yield CallEnd(call_id=command.call_id, status=Outcome.CONNECTED)
+        await looked_up.wait()
+        yield CallEnd(call_id=command.call_id, status=Outcome.CONNECTED, evidence=Evidence.CALL_LOG)
+
+    async with after_a_call(server, Behaviour(script=course, recording=TONE)) as (phone, peer):
         await settle(peer)
         await confirm(peer)
+        await within(phone.uploads.empty)
+        looked_up.set()
         logged = await settle(peer)
 
         assert (True, len(TONE)) == (logged.has_recording, logged.recording_size)
@@ -118,7 +138,7 @@ async def test_a_call_hung_up_from_the_desk_is_recorded(server: FakeServer) -> N
     """A talk that CANCEL ends has a recording as any other."""
     async with make_phone(server, msgspec.structs.replace(RECORDS, talk=3600.0)) as phone:
         peer = await server.accept_phone()
-        await peer.say(plain_dial(record=True))
+        await peer.say(dial(record=True))
         await phone.reported.wait_for(CallStatus, where=lambda report: report.status == "connected")
         await peer.say(CancelDial(call_id="call_1", reason="agent"))
         await settle(peer)
@@ -129,10 +149,11 @@ async def test_a_call_hung_up_from_the_desk_is_recorded(server: FakeServer) -> N
 async def test_recording_follows_the_end_of_its_call(server: FakeServer) -> None:
     """Nothing is uploaded before the server has the end of the call."""
     async with after_a_call(server) as (phone, peer):
-        phone.private_call(True)
         async with asyncio.timeout(DEADLINE):
             while not isinstance((envelope := await peer.hear_any()).message, CallEnd):
                 await peer.say(Ack(message_id=str(envelope.message_id)))
+        phone.private_call(True)  # whatever was to come before it has come
+        await peer.hear(Heartbeat)
         before = dict(server.shelf.asked)
         await peer.say(Ack(message_id=str(envelope.message_id)))
         await confirm(peer)
@@ -141,8 +162,8 @@ async def test_recording_follows_the_end_of_its_call(server: FakeServer) -> None
 
 
 async def test_file_of_somebody_else_stays(server: FakeServer, tmp_path: Path) -> None:
-    """A recording that is given as a path is read where it lies, told by its suffix, and left there."""
-    path = tmp_path / "talk.OGG"
+    """A recording that is given as a path is read where it lies, and left there."""
+    path = tmp_path / "talk"
     path.write_bytes(b"OggS" + bytes(3_000_000))
     async with after_a_call(server, Behaviour(recording=path), store=tmp_path / "phone") as (phone, peer):
         await settle(peer)
@@ -150,7 +171,31 @@ async def test_file_of_somebody_else_stays(server: FakeServer, tmp_path: Path) -
         await within(phone.uploads.empty)
 
         assert {"call_1": path.read_bytes()} == server.shelf.kept
-        assert {"call_1": "audio/ogg"} == server.shelf.media_types
+
+
+@pytest.mark.parametrize(
+    ("head", "media_type"),
+    [
+        (b"RIFF\x24\x00\x00\x00WAVEfmt ", "audio/wav"),
+        (b"OggS\x00", "audio/ogg"),
+        (b"#!AMR\n", "audio/amr"),
+        (b"#!AMR-WB\n", "audio/amr-wb"),
+        (b"\x00\x00\x00\x18ftyp3gp4", "audio/3gpp"),
+        (b"\x00\x00\x00\x18ftypM4A ", "audio/mp4"),
+        (b"\xff\xf1\x50", "audio/aac"),
+        (b"\xff\xfb\x90", "audio/mpeg"),
+        (b"ID3\x04", "audio/mpeg"),
+        (b"%PDF-1.7", "application/octet-stream"),
+    ],
+)
+@pytest.mark.parametrize("timing", [FAST, PARTS])
+async def test_tells_what_it_brings(server: FakeServer, head: bytes, media_type: str, timing: Timing) -> None:
+    """The media type told with a recording is that of its content."""
+    async with after_a_call(server, Behaviour(recording=head + bytes(1000)), timing=timing) as (_, peer):
+        await settle(peer)
+        await confirm(peer)
+
+        assert {"call_1": media_type} == server.shelf.media_types
 
 
 async def test_own_file_goes_when_it_is_brought(server: FakeServer, tmp_path: Path) -> None:
@@ -223,6 +268,19 @@ async def test_parts_go_to_the_server_where_the_bucket_fails(server: FakeServer,
         assert [1] * 9 == parts_sent(server.shelf)
 
 
+async def test_signatures_stay_secret(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    """What fails at the bucket is logged without the signature of its URL."""
+    server.shelf.presigns = True
+    with caplog.at_level(logging.INFO, "clients"):
+        async with after_a_call(server, timing=PARTS) as (phone, peer):
+            phone.uploads.cut_after = 1500
+            await settle(peer)
+            await confirm(peer)
+
+    assert "part 2 goes to the server" in caplog.text
+    assert "signature" not in caplog.text
+
+
 async def test_cut_request_is_made_again(server: FakeServer) -> None:
     """A file whose line is cut half way is sent again from its beginning, and nothing was kept of the first try."""
     async with after_a_call(server) as (phone, peer):
@@ -230,8 +288,8 @@ async def test_cut_request_is_made_again(server: FakeServer) -> None:
         await settle(peer)
         await confirm(peer)
 
-        assert phone.uploads.cut_after is None
         assert {"call_1": TONE} == server.shelf.kept
+        assert {"whole": 2} == server.shelf.asked
 
 
 async def test_cut_upload_goes_on(server: FakeServer) -> None:

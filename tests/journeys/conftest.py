@@ -33,6 +33,13 @@ async def own_house(tmp_path: Path) -> AsyncIterator[tuple[House, Servers]]:
 
 
 @pytest.fixture
+async def own_s3(tmp_path: Path) -> AsyncIterator[Servers]:
+    """An S3 server of the story's own, to be stopped, killed and started."""
+    async with running(tmp_path / "bucket", postgres=False, valkey=False) as servers:
+        yield servers
+
+
+@pytest.fixture
 def until() -> Callable[..., Awaitable[None]]:
     """Ask until it is so: `await until(condition)`."""
 

@@ -19,6 +19,7 @@ from clients.connection import Timing
 from clients.memory import Handset
 from clients.phone import PhoneClient
 from protocol.identifiers import new_id
+from server.config import Config, read_config
 from server.passwords import Passwords
 from storage import accounts
 from storage.audit import Actor
@@ -213,14 +214,16 @@ class House:
         await client.connect()
         return client
 
-    async def phone(self, agent: AgentClient, behaviour: Behaviour | None = None, **more: Any) -> PhoneClient:
+    async def phone(
+        self, agent: AgentClient, behaviour: Behaviour | None = None, *, timing: Timing | None = None, **more: Any
+    ) -> PhoneClient:
         """Bind a phone to the agent by a QR code, through the balancer, and wait until it is online."""
         qr = await agent.bind_qr()
         phone = await PhoneClient.bind(
             qr["qrCodeData"],
             Handset(device_id=new_id("handset"), phone_number="13800138000"),
             behaviour or answers(),
-            timing=TIMING,
+            timing=timing or TIMING,
             **more,
         )
         await self._stack.enter_async_context(phone)
@@ -238,6 +241,21 @@ class House:
             return [dict(row) for row in await connection.fetch(query, *arguments)]
         finally:
             await connection.close()
+
+    def config(self, **settings: str) -> Config:
+        """What nodes of this house read, to look at what they look at."""
+        return read_config({**self._environ, **settings})
+
+    async def command(self, *words: str, **settings: str) -> tuple[int, str]:
+        """Run a command of the command line to its end: its exit code, and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "server", *words),
+            env={**self._environ, **settings},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        printed, _ = await within(process.communicate())
+        assert process.returncode is not None
+        return process.returncode, printed.decode()
 
     async def _started(self, command: str, **settings: str) -> Process:
         environ = {**self._environ, "PORT": str(free_port()), **settings}

@@ -1,25 +1,34 @@
 """Companies side by side in one installation: tenants with rows of every kind, and whoever asks for them."""
 
+import hashlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from protocol.identifiers import new_call_id, new_id
+from protocol.messages import RecordingReady
+from protocol.timestamps import epoch_ms
 from server.api_keys import FOR_AGENTS
 from server.config import Config
 from server.http import ANYONE, PHONE, Endpoint
 from server.passwords import Passwords
-from server.tokens import AccessTokens, Claims, digest, new_api_key, new_token
-from storage import accounts, audit, credentials, devices
+from server.tokens import AccessTokens, Claims, Listener, PlayTokens, digest, new_api_key, new_token
+from storage import accounts, audit, credentials, devices, recordings, uploads
 from storage.audit import Actor
 from storage.database import Connection, Database
 from storage.devices import Handset
+from storage.folder import open_folder
+from storage.uploads import Upload
+from tests.storage.stores import keep
 
 BUILDER: Final = Actor(kind="system", id="builder", tenant_id=None)
 PASSWORD, PASSWORD_HASH = Passwords.generate()
 HARDWARE: Final = "handset-1"
 """The handset's own id of each company's free phone, the admin's: the same, as if one had been bound to both."""
+AUDIO: Final = b"ID3\x04\0\0\0\0\0\0" + bytes(1000)
+"""A recording, as far as its first bytes tell."""
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -34,7 +43,8 @@ NOBODY: Final = Person("nobody", {})
 
 class Company(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant, its rows by their ids, and who of it asks: an admin, a key with every scope, and the agent's phone,
-    which is on `live_call_id`. `words` are its own: whoever reads one of them has read its data."""
+    which is on `live_call_id`. The ended call has a recording, to which `play_token` is a link, and the phone has begun
+    to upload another, `upload_id`. `words` are its own: whoever reads one of them has read its data."""
 
     tenant_id: str
     team_id: str
@@ -50,6 +60,8 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     key_id: str
     bind_token: str
+    upload_id: str
+    play_token: str
     words: frozenset[str]
     admin: Person
     key: Person
@@ -70,10 +82,13 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Town:
-    """An installation's database, and those who live in it."""
+    """An installation's database, and those who live in it. Their recordings rest in its folder."""
 
     def __init__(self, database: Database, config: Config) -> None:
+        assert config.recordings_folder is not None
         self.database = database
+        self._folder = config.recordings_folder
+        self._links = PlayTokens(config.secret_key, 3600)
         self._tokens = AccessTokens(config.secret_key, 3600)
 
     async def sign_in(self, connection: Connection, user_id: str, name: str) -> Person:
@@ -174,6 +189,8 @@ class Town:
             await devices.make_token(
                 connection, tenant_id, admin_id, admin_id, digest(bind_token), digest(f"typed {bind_token}"), 3600
             )
+        await self.recording(tenant_id, busy_id, calls[1])
+        upload_id = await self.upload(tenant_id, busy_id, calls[2])
         return Company(
             tenant_id=tenant_id,
             team_id=team_id,
@@ -189,6 +206,8 @@ class Town:
             reference=external_id,
             key_id=key_id,
             bind_token=bind_token,
+            upload_id=upload_id,
+            play_token=self._links.mint(Listener(tenant_id, calls[1])),
             words=frozenset(
                 {
                     *(
@@ -203,7 +222,8 @@ class Town:
                         reference,
                         order_id,
                     ),
-                    *(external_id, key_id, f"{code} Ltd", f"{code} team", f"{code} customer", f"{code} note"),
+                    *(external_id, key_id, upload_id),
+                    *(f"{code} Ltd", f"{code} team", f"{code} customer", f"{code} note"),
                 }
             ),
             admin=admin,
@@ -234,3 +254,50 @@ class Town:
         actor = Actor(kind="phone", id=bound.id, tenant_id=tenant_id)
         await audit.record(connection, actor, "bind", "device", bound.id, after={"userId": user_id})
         return bound.id, Person("phone", {"authorization": f"Bearer {token}", "x-device-id": hardware_id})
+
+    async def upload(self, tenant_id: str, device_id: str, call_id: str) -> str:
+        """Let a phone begin to upload AUDIO in parts; returns the id of the upload."""
+        store = await open_folder(self._folder)
+        key = f"{tenant_id}/recordings/{call_id}.mp3"
+        begun = self._upload(tenant_id, device_id, call_id, store.id, key, await store.begin(key, "audio/mpeg"))
+        async with self.database.connection() as connection:
+            await uploads.add(connection, begun, 3600)
+        return begun.id
+
+    async def recording(self, tenant_id: str, device_id: str, call_id: str) -> None:
+        """Let a phone have brought AUDIO."""
+        store = await open_folder(self._folder)
+        key = f"{tenant_id}/recordings/{call_id}.mp3"
+        brought = self._upload(tenant_id, device_id, call_id, store.id, key, await keep(store, key, AUDIO))
+        ready = RecordingReady(
+            call_id=call_id,
+            at=epoch_ms(datetime.now(UTC)),
+            source="phone",
+            media_type="audio/mpeg",
+            size=len(AUDIO),
+            recording_url=recordings.recording_url(call_id),
+        )
+        async with self.database.connection() as connection:
+            await uploads.add(connection, brought, 3600)
+            await recordings.hold_place(
+                connection, tenant_id, brought.id, len(AUDIO), hashlib.sha256(AUDIO).digest(), settle_after=3600
+            )
+            assert await recordings.finish(connection, brought, ready)
+
+    @staticmethod
+    def _upload(tenant_id: str, device_id: str, call_id: str, folder: str, key: str, store_upload_id: str) -> Upload:
+        return Upload(
+            id=new_id("upl"),
+            tenant_id=tenant_id,
+            call_id=call_id,
+            source="phone",
+            actor_id=device_id,
+            place=f"folder:{folder}",
+            object_key=key,
+            store_upload_id=store_upload_id,
+            media_type="audio/mpeg",
+            key_id=None,
+            salt=None,
+            size=len(AUDIO),
+            sha256=hashlib.sha256(AUDIO).digest(),
+        )

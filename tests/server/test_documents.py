@@ -19,6 +19,7 @@ from protocol.timestamps import Timestamp
 from server.asyncapi import describe_messages
 from server.config import Config
 from server.docs_page import PAGE_POLICY, render_page
+from server.forms import Form
 from server.http import (
     ANYONE,
     PHONE,
@@ -34,6 +35,7 @@ from server.http import (
 )
 from server.identity import Identity
 from server.openapi import describe_endpoints
+from server.streams import Incoming, RawBytes, Redirect, Stream
 from storage.idempotency import Once
 
 Json = dict[str, Any]
@@ -138,6 +140,35 @@ async def see() -> Download:
     raise AssertionError("never called")
 
 
+class Sketch(Body, frozen=True, kw_only=True):
+    """What a drawing is of. `made_of` may be left out."""
+
+    toy_id: Annotated[str, msgspec.Meta(min_length=1)]
+    made_of: str | None = None
+
+
+async def draw(body: Form[Sketch]) -> Done:
+    """Take a drawing, and what it is of."""
+    raise AssertionError("never called")
+
+
+async def sing(body: RawBytes) -> Done:
+    """Take a song as it is sung."""
+    raise AssertionError("never called")
+
+
+async def hum(body: Incoming) -> Redirect:
+    """Take any tune, and say where it is kept."""
+    raise AssertionError("never called")
+
+
+async def hear(
+    toy_id: str,
+) -> Annotated[Stream, msgspec.Meta(extra_json_schema={"contentMediaType": "audio/*"})] | Redirect:
+    """Hear a toy, here or elsewhere."""
+    raise AssertionError("never called")
+
+
 MAKE = Endpoint("POST", "/api/v1/toys", make, needs="toys.make")
 FIND = Endpoint("GET", "/api/v1/toys", find, needs="toys.read")
 LOOK = Endpoint("GET", "/api/v1/toys/{toy_id}", look, needs=SIGNED_IN)
@@ -145,7 +176,11 @@ PLAY = Endpoint("POST", "/api/v1/toys/{toy_id}/play", play, needs=PHONE)
 PAINT = Endpoint("PUT", "/api/v1/toys/{toy_id}/picture", paint, needs=ANYONE)
 LEAVE = Endpoint("GET", "/api/v1/everything", leave, needs=ANYONE)
 SEE = Endpoint("GET", "/something", see, needs=ANYONE)
-TOYS = [MAKE, FIND, LOOK, PLAY, PAINT, LEAVE, SEE]
+DRAW = Endpoint("POST", "/api/v1/drawings", draw, needs=ANYONE)
+SING = Endpoint("PUT", "/api/v1/songs", sing, needs=ANYONE)
+HUM = Endpoint("POST", "/api/v1/songs", hum, needs=ANYONE)
+HEAR = Endpoint("GET", "/api/v1/toys/{toy_id}/voice", hear, needs=ANYONE)
+TOYS = [MAKE, FIND, LOOK, PLAY, PAINT, LEAVE, SEE, DRAW, SING, HUM, HEAR]
 
 
 def openapi(endpoints: list[Endpoint]) -> Json:
@@ -253,7 +288,7 @@ def test_docstrings_are_summary_and_description() -> None:
 def test_tags_are_the_first_noun_of_the_path() -> None:
     """What stands outside the API proper is of the node."""
     assert (["toys"], ["everything"], ["node"]) == tuple(operation(each)["tags"] for each in (PLAY, LEAVE, SEE))
-    assert [{"name": "toys"}, {"name": "everything"}, {"name": "node"}] == openapi(TOYS)["tags"]
+    assert [{"name": name} for name in ("toys", "everything", "node", "drawings", "songs")] == openapi(TOYS)["tags"]
 
 
 def test_parts_of_the_path_are_parameters() -> None:
@@ -331,6 +366,36 @@ def test_bytes_are_told_by_their_media_type() -> None:
     assert {"*/*": {}} == operation(SEE)["responses"]["200"]["content"]
 
 
+def test_files_are_told_by_their_media_type() -> None:
+    """What is streamed has no schema either; a part of it, and that the asker has it already, are answers too."""
+    heard = operation(HEAR)["responses"]
+
+    assert {"application/octet-stream": {}} == operation(SING)["requestBody"]["content"]
+    assert {"application/octet-stream": {}} == operation(HUM)["requestBody"]["content"]
+    assert [{"audio/*": {}}] * 2 == [heard[status]["content"] for status in ("200", "206")]
+    assert "Content-Range" in heard["206"]["headers"]
+    assert "content" not in heard["304"]
+    assert "`RANGE_NOT_SATISFIABLE`" == heard["416"]["description"]
+    assert "Range" in parameters(HEAR)
+
+
+def test_a_redirect_tells_where() -> None:
+    """What is elsewhere is answered 302 with its place, beside what is answered here, if anything is."""
+    assert "Location" in operation(HEAR)["responses"]["302"]["headers"]
+    assert ["302"] == [status for status in operation(HUM)["responses"] if status < "400"]
+
+
+def test_a_form_is_its_fields_and_a_file() -> None:
+    """A form is told with its fields by their names on the wire, and the file, which must be there."""
+    told = operation(DRAW)["requestBody"]["content"]["multipart/form-data"]["schema"]
+
+    assert ["toyId", "madeOf", "file"] == list(told["properties"])
+    assert ["toyId", "file"] == told["required"]
+    assert ("string", "binary") == (told["properties"]["file"]["type"], told["properties"]["file"]["format"])
+    assert told["additionalProperties"] is False
+    assert "What a drawing is of. `madeOf` may be left out." == told["description"]
+
+
 def test_answers_tell_every_field() -> None:
     """What is told is required, but for what may be UNSET; a Struct that is heard too promises no more than it asks."""
     assert ["id", "madeAt", "wheel", "parts", "note", "data"] == schema("Toy")["required"]
@@ -387,6 +452,9 @@ def test_each_operation_says_what_it_needs(endpoint: Endpoint, security: list[Js
         (PLAY, {200, 400, 401, 403, 404, 408, 413, 415, 422, 500, 503}),
         (PAINT, {200, 400, 404, 408, 413, 422, 500, 503}),
         (SEE, {200, 500, 503}),
+        (DRAW, {200, 400, 408, 413, 415, 422, 500, 503}),
+        (HUM, {302, 400, 408, 413, 422, 500, 503}),
+        (HEAR, {200, 206, 302, 304, 404, 416, 422, 500, 503}),
     ],
 )
 def test_statuses_follow_from_the_declaration(endpoint: Endpoint, statuses: set[int]) -> None:

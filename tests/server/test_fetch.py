@@ -259,6 +259,7 @@ async def test_a_certificate_of_another_name_fails() -> None:
         failed = await failure(fetcher, f"https://other.example:{server.port}/")
 
     assert [] == server.requests
+    assert "other.example did not answer: ClientConnectorCertificateError" == failed.reason
     assert not failed.final
 
 
@@ -382,7 +383,7 @@ async def test_redirects_share_one_deadline() -> None:
     async with origin(answer) as server, open_fetcher(config(fetch_timeout=0.3)) as fetcher:
         failed = await failure(fetcher, f"http://127.0.0.1:{server.port}/0")
 
-    assert not failed.final
+    assert ("127.0.0.1 took too long", False) == (failed.reason, failed.final)
 
 
 # --- broken connections -----------------------------------------------------------------------------------------------
@@ -427,8 +428,15 @@ async def test_a_body_that_ends_with_its_connection_is_refused() -> None:
     assert ("127.0.0.1 does not say where the body ends", True) == (failed.reason, failed.final)
 
 
-@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.9\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"])
-async def test_what_is_not_http_is_a_failure(said: bytes) -> None:
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"", "ServerDisconnectedError"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "ClientResponseError"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "ClientResponseError"),
+    ],
+)
+async def test_what_is_not_http_is_a_failure(said: bytes, error: str) -> None:
     """An origin that hangs up, or speaks something else, is asked again later; the failure does not tell the URL."""
 
     async def strange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -440,7 +448,7 @@ async def test_what_is_not_http_is_a_failure(said: bytes) -> None:
     async with server, open_fetcher(config()) as fetcher:
         failed = await failure(fetcher, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/secret?s=secret")
 
-    assert not failed.final
+    assert (f"127.0.0.1 did not answer: {error}", False) == (failed.reason, failed.final)
     assert "/secret" not in "".join(traceback.format_exception(failed))
 
 

@@ -1,10 +1,13 @@
 """What holds for every route of the real application, whichever it is (house rules 9 and 10, and HTTP)."""
 
 import asyncio
+import functools
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -21,7 +24,8 @@ from server.config import Config
 from server.http import ANYONE, PHONE, SIGNED_IN, AppBody, Endpoint
 from server.openapi import describe_endpoints
 from storage.database import Database
-from tests.server.companies import HARDWARE, NOBODY, Company, Person, Town
+from tests.server.companies import AUDIO, HARDWARE, NOBODY, Company, Person, Town
+from tests.server.test_forms import encoded, part
 
 DOCUMENTS: Final = {
     "/api/openapi.json": "is public",
@@ -36,6 +40,7 @@ OPEN: Final = {
     "/api/v1/auth/refresh": "is how one gets another; the refresh token is one itself",
     "/api/v1/auth/ws-ticket": "asks for the credential of a user, an API key or a phone itself",
     "/api/v1/calls/device/bind": "is how a phone gets a credential; the code that it scanned is one itself",
+    "/api/v1/recordings/{token}": "is a link to one recording; its token is a credential itself",
     **DOCUMENTS,
 }
 """The routes that ask for no credential, and why each may."""
@@ -65,19 +70,26 @@ NOT_ONCE: Final = {
     "Calls.report_status": "a report has an id of its own",
     "Calls.report_end": "a report has an id of its own",
     "Records.complete_follow_up": "makes nothing",
+    "Uploads.upload": "a call has one recording, and the same file again is the same answer",
+    "Uploads.attach": "a call has one recording, and the same file again is the same answer",
+    "Uploads.begin": "goes on with the upload of the same file",
+    "Uploads.complete": "asked again, it answers the same",
+    "Recordings.link": "makes nothing",
 }
 """POST without Idempotency-Key, and why each may."""
 
 UNLESS: Final = {"customerId": "customerPhone"}
 """What names something only where another field is left out: beside a number it is the CRM's word for whom it calls."""
 
-NAMES_NOTHING: Final = {"orderId", "orderIds", "externalId", "messageId", "lineId"}
-"""What a CRM or a phone calls its own things: text that is kept as it comes. Lines are named once there are any."""
+NAMES_NOTHING: Final = {"orderId", "orderIds", "externalId", "messageId", "lineId", "number"}
+"""What a CRM or a phone calls its own things: text that is kept as it comes, or the number of a part. Lines are named
+once there are any."""
 
 SETTLES: Final = {
     ("Devices.bind", "body", "deviceId"): "a handset that another tenant has bound is bound anew, in a row of its own",
     ("Calls.report_status", "body", "callId"): "reports are answered one by one: the result says NOT_FOUND",
     ("Calls.report_end", "body", "callId"): "reports are answered one by one: the result says NOT_FOUND",
+    ("Recordings.play", "path", "token"): "whoever has the link may listen",
 }
 """Where naming another tenant's thing succeeds without touching it, and why."""
 
@@ -91,7 +103,7 @@ REFUSES_OTHERWISE: Final = {
 
 
 def sample(own: Company) -> dict[str, Any]:
-    """The body of a request that its endpoint takes, by the endpoint's name: JSON, or a file."""
+    """The body of a request that its endpoint takes, by the endpoint's name: JSON, a file, or the fields of a form."""
     return {
         "Auth.login": {"username": "nobody", "password": "no password"},
         "Auth.refresh": {"refreshToken": "ddr_none"},
@@ -123,10 +135,24 @@ def sample(own: Company) -> dict[str, Any]:
         "Calls.report_status": {"callId": own.live_call_id, "status": "ringing"},
         "Calls.report_end": {"callId": own.live_call_id, "status": "connected"},
         "Records.follow_up": {"note": "new"},
+        "Uploads.upload": {"callId": own.live_call_id},
+        "Uploads.attach": {},
+        "Uploads.begin": {
+            "callId": own.live_call_id,
+            "size": len(AUDIO),
+            "sha256": hashlib.sha256(AUDIO).hexdigest(),
+            "mediaType": "audio/mpeg",
+        },
+        "Uploads.put_part": AUDIO,
+        "Recordings.hold": {"hold": True, "reason": "asked for"},
         "Customers.create": {"name": "New", "phone": "13800138000"},
         "Customers.save": {"name": "New", "phone": "13800138000"},
         "Customers.import_file": b"external_id,name,phone,tags,order_ids\nnew,New,13800138000,,\n",
     }
+
+
+QUERY: Final = {"Recordings.remove": {"reason": "asked for"}}
+"""The query of a request to an endpoint that must have one."""
 
 
 def known_as(company: Company) -> dict[str, list[str]]:
@@ -148,6 +174,9 @@ def known_as(company: Company) -> dict[str, list[str]]:
         "orderIds": [company.order_id],
         "keyId": [company.key_id],
         "messageId": [new_message_id()],
+        "uploadId": [company.upload_id],
+        "number": ["1"],
+        "token": [company.play_token],
     }
 
 
@@ -184,11 +213,13 @@ class Installation:
         query: Mapping[str, Any] = {},
         headers: Mapping[str, str] = {},
     ) -> httpx.Response:
-        """Send a request. What the path asks for is `none` unless given; a body of bytes is a CSV file unless told."""
+        """Send a request. What the path asks for is `none` unless given; a body that is not bytes is sent as JSON, or as
+        the fields of a form with AUDIO."""
         filled = re.sub(r"{(\w+)}", lambda part: quote(path.get(part[1], "none"), safe=""), endpoint.path)
-        as_json = body is not None and not isinstance(body, bytes)
-        told = {"content-type": "application/json" if as_json else "text/csv", **person.headers, **headers}
-        content = json.dumps(body).encode() if as_json else body
+        content = body
+        if body is not None and not isinstance(body, bytes | AsyncIterator):
+            content = json.dumps(body).encode() if endpoint.form is None else form(body, AUDIO)
+        told = {"content-type": kind_of(endpoint), **person.headers, **headers}
         response = await self.send(endpoint.method, filled, content=content, params=query, headers=told)
         assert outcome(response) in self._documented[endpoint.name], f"{endpoint.name} answers {outcome(response)}"
         return response
@@ -204,6 +235,16 @@ class Installation:
         if not response.is_success:
             _demand_shape(response, "en" if "accept-language" in headers else "zh-CN")
         return response
+
+
+def kind_of(endpoint: Endpoint) -> str:
+    """The Content-Type of what an endpoint takes."""
+    return f"{endpoint.media_type or 'text/csv'}{'' if endpoint.form is None else '; boundary=edge'}"
+
+
+def form(fields: Mapping[str, str], file: bytes) -> bytes:
+    """A form with a file behind its fields."""
+    return encoded([*(part(name, value) for name, value in fields.items()), part("file", file, filename="a.mp3")])
 
 
 def _codes(endpoints: Sequence[Endpoint]) -> dict[str, set[str]]:
@@ -232,6 +273,12 @@ def _demand_shape(response: httpx.Response, language: Language) -> None:
     assert "application/json" == response.headers["content-type"]
     assert (response.status_code == 401) == ("www-authenticate" in response.headers)
     assert response.status_code < 500, f"{response.request.method} {response.request.url}: {response.request.content!r}"
+
+
+@pytest.fixture
+def configure(configure: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
+    """Make a configuration with which recordings are kept."""
+    return functools.partial(configure, recordings="local", recordings_folder=tmp_path / "recordings")
 
 
 @asynccontextmanager
@@ -391,11 +438,16 @@ def places(endpoint: Endpoint) -> Iterator[Place]:
     """Every place where a request to an endpoint can name something, as its types say."""
     for name in endpoint.in_path:
         yield Place(endpoint.name, "path", name)
-    for where, kind in (("query", endpoint.query), ("body", endpoint.body if endpoint.decoder else None)):
+    for where, kind in (("query", endpoint.query), ("body", told_in(endpoint))):
         for field in _fields(kind):
             if re.search(r"(^id|Ids?|Teams?)$", field.encode_name):
                 many = isinstance(_bare(field.type), mi.CollectionType)
                 yield Place(endpoint.name, where, field.encode_name, many)
+
+
+def told_in(endpoint: Endpoint) -> Any:
+    """The type of what is told in a body, as JSON or as the fields of a form; None where it is nothing but a file."""
+    return endpoint.body if endpoint.decoder else endpoint.form
 
 
 def _fields(kind: Any) -> tuple[mi.Field, ...]:
@@ -432,12 +484,12 @@ async def name(
 ) -> httpx.Response:
     """Send a request of somebody to its own company that is good in all but what it names in one place."""
     path = own_path(endpoint, own)
-    body = sample(own)[endpoint.name] if endpoint.body is not None else None
+    query, body = QUERY.get(endpoint.name, {}), sample(own)[endpoint.name] if endpoint.body is not None else None
     match place.where:
         case "path":
-            return await site.ask(person, endpoint, {**path, place.name: thing}, body)
+            return await site.ask(person, endpoint, {**path, place.name: thing}, body, query=query)
         case "query":
-            return await site.ask(person, endpoint, path, body, query={place.name: thing})
+            return await site.ask(person, endpoint, path, body, query={**query, place.name: thing})
     assert isinstance(body, dict)
     rest = {field: value for field, value in body.items() if field != UNLESS.get(place.name)}
     return await site.ask(person, endpoint, path, {**rest, place.name: [thing] if place.many else thing})
@@ -496,8 +548,13 @@ async def test_lists_tell_of_another_tenants_things_as_of_none(config: Config, d
 
 def told(response: httpx.Response) -> dict[str, Any]:
     """What an answer says, but for what each says anew."""
-    answer: dict[str, Any] = response.json()
+    answer: dict[str, Any] = {"file": response.content} if is_file(response) else response.json()
     return {name: value for name, value in answer.items() if name not in {"timestamp", "requestId", "message"}}
+
+
+def is_file(response: httpx.Response) -> bool:
+    """Whether it is no JSON."""
+    return response.headers["content-type"] != "application/json"
 
 
 async def test_what_a_tenant_is_told_does_not_depend_on_others(config: Config, database: Database) -> None:
@@ -521,11 +578,13 @@ async def _all_told(site: Installation, company: Company) -> dict[str, dict[str,
 
 
 async def test_ones_own_things_exist(config: Config, database: Database) -> None:
-    """What is NOT_FOUND to others is told to its own tenant's admin."""
+    """What is NOT_FOUND to others is told to its own tenant's admin, and to the phone what is the phone's."""
     async with installation(config, database) as site:
         acme = await site.town.company("acme")
         answers = {
-            place.key: outcome(await name(site, acme.admin, acme, endpoint, place, thing))
+            place.key: outcome(
+                await name(site, acme.phone if endpoint.needs == PHONE else acme.admin, acme, endpoint, place, thing)
+            )
             for endpoint in site.endpoints
             for place in places(endpoint)
             for thing in known_as(acme)[place.asks_for]
@@ -573,7 +632,7 @@ async def rows_of(database: Database, tenant_id: str) -> dict[str, list[str]]:
 
 def is_apps(endpoint: Endpoint) -> bool:
     """Whether it is phone apps that send its body."""
-    match _bare(mi.type_info(endpoint.body)):
+    match _bare(mi.type_info(told_in(endpoint))):
         case mi.StructType(cls=cls):
             return issubclass(cls, AppBody)
         case mi.UnionType(types=types):
@@ -581,24 +640,25 @@ def is_apps(endpoint: Endpoint) -> bool:
     return False
 
 
-async def chunks(size: int) -> AsyncIterator[bytes]:
-    """A body that does not tell its size."""
+async def chunks(endpoint: Endpoint, own: Company, size: int) -> AsyncIterator[bytes]:
+    """A body of more bytes than that, which does not tell its size."""
+    yield b"" if endpoint.form is None else form(sample(own)[endpoint.name], AUDIO).partition(bytes(1000))[0]
     for at in range(0, size, 65536):
         yield b" " * min(65536, size - at)
 
 
 async def test_bodies_that_cannot_be_read_are_refused(configure: Callable[..., Config], database: Database) -> None:
     """Too large a body is 413, told or not, another type 415, and what is no JSON 400, on all routes that take one."""
-    async with installation(configure(body_limit=4096), database) as site:
+    async with installation(configure(body_limit=4096, recording_limit=4096), database) as site:
         acme = await site.town.company("acme")
         answers: dict[str, list[str]] = {}
         for endpoint in site.endpoints:
             if endpoint.body is None:
                 continue
-            headers = {**acme.who_may(endpoint, site.root).headers, "content-type": endpoint.media_type or "text/csv"}
-            path, limit = endpoint.path, endpoint.body_limit or 4096
+            person, path = acme.who_may(endpoint, site.root), own_path(endpoint, acme)
+            limit = endpoint.body_limit or 4096
             bad: list[tuple[Any, dict[str, str], str]] = [
-                (chunks(limit + 1), {}, "BODY_TOO_LARGE"),
+                (chunks(endpoint, acme, limit + 1), {}, "BODY_TOO_LARGE"),
                 (b"", {"content-length": str(limit + 1)}, "BODY_TOO_LARGE"),
             ]
             if endpoint.media_type is not None:
@@ -609,7 +669,7 @@ async def test_bodies_that_cannot_be_read_are_refused(configure: Callable[..., C
                 f"{expected}, not {answer}"
                 for content, more, expected in bad
                 if expected
-                != (answer := outcome(await site.send(endpoint.method, path, content=content, headers=headers | more)))
+                != (answer := outcome(await site.ask(person, endpoint, path, content, headers=more)))
             ]
 
     assert {} == {name: wrong for name, wrong in answers.items() if wrong}
@@ -623,7 +683,7 @@ async def test_unknown_fields_are_refused_but_from_apps(configure: Callable[...,
         wrong = {}
         for endpoint in site.endpoints:
             person = acme.who_may(endpoint, site.root)
-            if endpoint.decoder is not None:
+            if told_in(endpoint) is not None:
                 for body in _surprising(sample(acme)[endpoint.name]):
                     answer = outcome(await site.ask(person, endpoint, body=body))
                     if (answer == "INVALID_FIELD") == is_apps(endpoint):
@@ -638,7 +698,7 @@ async def test_unknown_fields_are_refused_but_from_apps(configure: Callable[...,
 
 def _surprising(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The body with a field too many, and so with each object within it."""
-    yield {**body, "surprise": 1}
+    yield {**body, "surprise": "1"}
     for field, value in body.items():
         if isinstance(value, dict):
             yield from ({**body, field: inside} for inside in _surprising(value))
@@ -704,14 +764,14 @@ async def test_no_value_is_our_fault(configure: Callable[..., Config], database:
             path = own_path(endpoint, acme)
             for part in endpoint.in_path:
                 for text in filter(None, TEXTS):
-                    await site.ask(person, endpoint, {**path, part: text}, body)
+                    await site.ask(person, endpoint, {**path, part: text}, body, query=QUERY.get(endpoint.name, {}))
                     asked += 1
             for field in _fields(endpoint.query):
                 for value in strange(field.type, None):
                     await site.ask(person, endpoint, path, body, query={field.encode_name: value})
                     asked += 1
-            if endpoint.decoder is not None:
-                for value in strange(mi.type_info(endpoint.body), body):
+            if (kind := told_in(endpoint)) is not None:
+                for value in strange(mi.type_info(kind), body):
                     await site.ask(person, endpoint, path, value)
                     asked += 1
 

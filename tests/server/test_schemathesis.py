@@ -73,7 +73,7 @@ async def test_the_server_keeps_the_promises_of_its_document(
 ) -> None:
     """No request of who may ask is the server's fault; each is answered by a status, a type, headers and a body that
     the document tells; what the document does not allow is refused, and so is who shows no credential."""
-    config = configure(login_rate=1_000_000)
+    config = configure(login_rate=1_000_000, recordings="local", recordings_folder=tmp_path / "recordings")
     async with web_node(config) as node, serving(node.app, config) as server:
         town = Town(database, config)
         company, (_, root) = await town.company("acme"), await town.user(None, "system_admin")

@@ -13,6 +13,7 @@ from storage.objects import PART, NoSuchObject, NoSuchUpload, Part, Store, Store
 from storage.s3 import open_s3
 from tests.conftest import Bucket
 from tests.storage.stores import fetch, keep, keys, s3_config, send, uploads
+from tests.waiting import until
 
 SOON = timedelta(minutes=5)
 
@@ -55,13 +56,12 @@ async def test_an_object_of_one_part_comes_back(store: Store, key: str) -> None:
 
 
 async def test_a_large_object_is_resumed_and_comes_back(store: Store, key: str) -> None:
-    """Three parts that come in any order, one of them twice, make the object of what came last, by what the store
-    tells of them, which is all that is left to whoever resumes."""
-    first, second, third, wrong = (secrets.token_bytes(PART) for _ in range(4))
-    third = third[: 2 * 1024 * 1024]
+    """Three parts that come in any order, one of them twice, make the object, by what the store tells of them, which is
+    all that is left to whoever resumes."""
+    first, second, third = (secrets.token_bytes(size) for size in (PART, PART, 2 * 1024 * 1024))
     upload_id = await store.begin(key, "audio/mpeg")
     await store.put_part(key, upload_id, 3, 2 * PART, third)
-    await store.put_part(key, upload_id, 1, 0, wrong)
+    await store.put_part(key, upload_id, 1, 0, first)
     sent = await store.put_part(key, upload_id, 1, 0, first)
     before = await store.parts(key, upload_id)
     await store.put_part(key, upload_id, 2, PART, second)
@@ -82,6 +82,24 @@ async def test_the_same_part_again_counts_once(store: Store, key: str) -> None:
 
     assert [sent[0]] == await store.parts(key, upload_id)
     assert sent[0] == sent[1] == sent[2]
+
+
+async def test_of_a_part_that_came_twice_the_last_counts(store: Store, key: str) -> None:
+    """Once it is listed; the first never is again, nor does the object have it."""
+    upload_id = await store.begin(key, "audio/mpeg")
+    first = await store.put_part(key, upload_id, 1, 0, b"ringing")
+    listed: list[Part] = []
+
+    async def told() -> bool:
+        listed[:] = [await store.put_part(key, upload_id, 1, 0, b"answered")]
+        arrived = await store.parts(key, upload_id)
+        assert first not in arrived
+        return arrived == listed
+
+    await until(told)
+    await store.complete(key, upload_id, listed)
+
+    assert b"answered" == await fetch(store, key)
 
 
 async def test_parts_at_once(store: Store, key: str) -> None:

@@ -179,9 +179,26 @@ async def test_a_missing_master_key_is_named(database: Database, office: Office,
             await without.current(connection, office.tenant_id)
         with pytest.raises(SealError, match="'old'"):
             await without.key(connection, office.tenant_id, 1)
-        with pytest.raises(SealError, match="'old'"):
-            await without.reseal(connection)
         assert ["old"] == await masters(connection)
+
+
+async def test_resealing_names_what_it_cannot_open_and_does_the_rest(
+    database: Database, office: Office, keys: TenantKeys
+) -> None:
+    """One key whose master key is lost does not keep the others under the old one."""
+    lost = TenantKeys(Vault({"lost": bytes(32)}))
+    both = TenantKeys(Vault({"new": NEW, "old": OLD}))
+    async with database.connection() as connection:
+        await lost.current(connection, office.tenant_id)
+        await keys.rotate(connection, office.tenant_id)
+        other = await another_tenant(connection)
+        await keys.current(connection, other)
+
+        resealed, unopened = await both.reseal(connection)
+
+        assert 2 == resealed
+        assert [f"tenant/{office.tenant_id}/key/1: sealed under the key 'lost', which is not held here"] == unopened
+        assert ["lost", "new", "new"] == sorted(await masters(connection))
 
 
 async def test_resealing_takes_every_key_to_the_first_master_key(
@@ -197,9 +214,9 @@ async def test_resealing_takes_every_key_to_the_first_master_key(
         before = [await keys.key(connection, other, number) for number in (1, 2, 3)]
         await both.rotate(connection, office.tenant_id)
 
-        assert 4 == await both.reseal(connection)
+        assert (4, []) == await both.reseal(connection)
         assert ["new"] * 5 == await masters(connection)
-        assert 0 == await both.reseal(connection)
+        assert (0, []) == await both.reseal(connection)
 
         without = TenantKeys(Vault({"new": NEW}))
         assert before == [await without.key(connection, other, number) for number in (1, 2, 3)]

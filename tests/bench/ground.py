@@ -1,0 +1,81 @@
+"""The ground that is measured on: an installation of this run's own, and what its processes cost."""
+
+import os
+import statistics
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from clients.behaviour import Behaviour
+from storage.embedded import Servers, running
+from storage.migrate import migrate
+from tests.journeys.house import House, Process
+
+USUAL_TIMES = {
+    "LEASE": "15",
+    "LEASE_RENEW": "5",
+    "SWEEP": "1",
+    "REFILL": "5",
+    "RESEND_AFTER": "3",
+    "CANARY": "1",
+    "DEAF_AFTER": "5",
+    "HEARTBEAT_INTERVAL": "30",
+    "PROBE_AFTER": "25",
+    "OFFLINE_AFTER": "60",
+    "CLOSE_AFTER": "90",
+    "DATABASE_TIMEOUT": "5",
+    "PRESENCE_GRACE": "15",
+    "REAP_UNREPORTED": "10",
+}
+"""The house's own times: the stories' are too quick to measure by."""
+
+AT_ONCE = Behaviour(ring_after=None, answer_after=0.0, talk=0.0, answer_signal=False)
+"""Dialled, and over: two reports a call."""
+
+
+async def open_house(stack: AsyncExitStack, *, s3: bool = False) -> tuple[House, Servers]:
+    """Start the servers, and make a tenant; nodes are for the caller to start."""
+    data = stack.enter_context(tempfile.TemporaryDirectory(prefix="dialdesk-bench-", ignore_cleanup_errors=True))
+    servers = await stack.enter_async_context(running(Path(data) / "data", s3=s3))
+    await migrate(servers.database_url)
+    house = House(servers.database_url, servers.redis_url, stack)
+    await house.open()
+    return house, servers
+
+
+def memory(process: Process) -> int:
+    """Bytes of a node that no other process shares."""
+    return _told(process.pid, "smaps_rollup", "Pss")
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has now."""
+    return _told(pid, "status", "VmRSS")
+
+
+def most_resident(pid: int) -> int:
+    """The most that it ever had, as the kernel kept count of it: no peak falls between two looks."""
+    return _told(pid, "status", "VmHWM")
+
+
+def cpu(pid: int) -> float:
+    """CPU seconds that a process has spent."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The percentile of some values; not a number where they are too few to have one."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else float("nan")
+
+
+def load() -> str:
+    """What else this machine did in the last minute, to be told beside a figure."""
+    return f"load {os.getloadavg()[0]:.1f}"
+
+
+def _told(pid: int, file: str, name: str) -> int:
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {name}")

@@ -1,0 +1,197 @@
+"""What an upload costs: one of a large file against boto3's own of the same, and dials beside many at once."""
+
+import asyncio
+import hashlib
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from protocol.identifiers import new_id
+from storage.database import open_database
+from storage.embedded import Servers
+from tests.audio_files import make_audio
+from tests.bench.dials import Desks
+from tests.bench.ground import USUAL_TIMES, cpu, load, most_resident, open_house, percentile, resident
+from tests.journeys.house import House, Process
+
+MB = 1_000_000
+DEADLINE = 300.0
+BESIDE = 20
+"""MB of each upload beside dials."""
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """What carrier.py tells: recordings brought, seconds, its own CPU seconds and the most memory it had."""
+
+    brought: int
+    seconds: float
+    cpu: float
+    peak: int
+
+
+class Handset(msgspec.Struct, frozen=True):
+    """Whose recordings are brought, and in what file."""
+
+    path: Path
+    sha256: str
+    headers: dict[str, str]
+    port: int
+
+    def task(self, calls: list[str], at_once: int = 1, *, until_closed: bool = False) -> dict[str, Any]:
+        """To bring the recordings of these calls."""
+        told = {"path": str(self.path), "sha256": self.sha256, "headers": self.headers, "port": self.port}
+        return {"to": "dialdesk", "calls": calls, "at_once": at_once, "until_closed": until_closed, **told}
+
+
+async def measure_one(rounds: int, size: int) -> None:
+    """Bring one large file through a node and by boto3 in turns; the first of each is for warming up."""
+    async with AsyncExitStack() as stack:
+        house, servers = await open_house(stack, s3=True)
+        node = await house.node(**USUAL_TIMES, **_bucket(servers))
+        handset = await _handset(stack, house, node, size)
+        before, ours, theirs, ratios = resident(node.pid), [], [], []
+        for turn, call_id in enumerate(await _ended_calls(house, rounds + 1)):
+            spent, stored = cpu(node.pid), cpu(servers.s3.pid)
+            mine = await _carried(handset.task([call_id]))
+            spent, stored = cpu(node.pid) - spent, cpu(servers.s3.pid) - stored
+            other_stored = cpu(servers.s3.pid)
+            other = await _carried(_by_boto3(servers, handset.path, f"bench/{call_id}.mp3"))
+            other_stored = cpu(servers.s3.pid) - other_stored
+            if turn == 0:
+                continue
+            ours.append(size / mine.seconds)
+            theirs.append(size / other.seconds)
+            ratios.append(other.seconds / mine.seconds)
+            click.echo(
+                f"round {turn}: server {ours[-1]:.0f} MB/s ({spent:.2f} s of CPU, S3 {stored:.2f} s, client"
+                f" {mine.cpu:.2f} s), boto3 {theirs[-1]:.0f} MB/s ({other.cpu:.2f} s of CPU, S3 {other_stored:.2f} s),"
+                f" ratio {ratios[-1]:.2f}; {load()}"
+            )
+        click.echo(
+            f"{size} MB, {rounds} pairs: server {_spread(ours, 0)} MB/s, boto3 {_spread(theirs, 0)} MB/s,"
+            f" ratio {_spread(ratios, 2)};"
+            f" memory {before / 2**20:.0f} MiB idle, at most {(most_resident(node.pid) - before) / 2**20:.1f} MiB more"
+        )
+
+
+async def measure_beside_dials(rounds: int, at_once: int, rate: int, seconds: int) -> None:
+    """Dial alone, and beside uploads that go to the node of the phones, in turns."""
+    async with AsyncExitStack() as stack:
+        house, servers = await open_house(stack, s3=True)
+        desks = await Desks.open(stack, house, 32, **_bucket(servers))
+        node = desks.phones_node
+        handset = await _handset(stack, house, node, BESIDE)
+        before = resident(node.pid)
+        await desks.dial(rate, 3)
+        alone, beside, speeds = [], [], []
+        for turn in range(1, rounds + 1):
+            quiet = await desks.dial(rate, seconds)
+            alone.append(percentile(quiet.took, 99))
+            click.echo(f"round {turn}, alone: {quiet}; {load()}")
+            calls = await _ended_calls(house, 100 * seconds)
+            async with _carrying(handset.task(calls, at_once, until_closed=True)) as carried:
+                busy = await desks.dial(rate, seconds)
+            beside.append(percentile(busy.took, 99))
+            speeds.append(carried().brought * BESIDE / carried().seconds)
+            click.echo(
+                f"round {turn}, beside {at_once} uploads: {busy}; {carried().brought} uploads of {BESIDE} MB,"
+                f" {speeds[-1]:.0f} MB/s; {load()}"
+            )
+        click.echo(
+            f"dial -> phone, {rate}/s, {rounds} pairs of {seconds} s: p99 alone {_spread(alone, 1)} ms, beside {at_once}"
+            f" uploads {_spread(beside, 1)} ms, at {_spread(speeds, 0)} MB/s; {desks.doubled} doubled; memory of the"
+            f" node at most {(most_resident(node.pid) - before) / 2**20:.0f} MiB more"
+        )
+
+
+def _bucket(servers: Servers) -> dict[str, str]:
+    return {
+        "RECORDINGS": "s3",
+        "S3_ENDPOINT_URL": servers.s3_endpoint_url,
+        "S3_BUCKET": servers.s3_bucket,
+        "S3_ACCESS_KEY": servers.s3_access_key,
+        "S3_SECRET_KEY": servers.s3_secret_key,
+    }
+
+
+def _by_boto3(servers: Servers, path: Path, key: str) -> dict[str, Any]:
+    client = {
+        "endpoint_url": servers.s3_endpoint_url,
+        "region_name": servers.s3_region,
+        "aws_access_key_id": servers.s3_access_key,
+        "aws_secret_access_key": servers.s3_secret_key,
+    }
+    about = {"path": str(path), "bucket": servers.s3_bucket, "key": key, "media_type": "audio/mpeg"}
+    return {"to": "boto3", "client": client, **about}
+
+
+async def _handset(stack: AsyncExitStack, house: House, node: Process, size: int) -> Handset:
+    """A phone, by a row, that made all `_ended_calls`, and a recording of so many MB: MP3, for as long as it takes."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dialdesk-bench-")))
+    audio = make_audio("mp3", 60.0)
+    content = (audio * (size * MB // len(audio) + 1))[: size * MB]
+    path = folder / "recording.mp3"
+    path.write_bytes(content)
+    user_id = (await (await house.agent(node)).get("/api/v1/me"))["user"]["id"]
+    await house.rows(
+        "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
+        " app_version, token_hash) VALUES ('dev_bench', $1, 'hw-bench', $2, '', '', '', 'android', '', '',"
+        " sha256('ddp_bench'))",
+        house.tenant_id,
+        user_id,
+    )
+    headers = {"Authorization": "Bearer ddp_bench", "X-Device-Id": "hw-bench"}
+    return Handset(path, hashlib.sha256(content).hexdigest(), headers, node.port)
+
+
+async def _ended_calls(house: House, count: int) -> list[str]:
+    """Calls of that phone that wait for their recordings, by rows: calling is not what is measured here."""
+    calls = [new_id("call") for _ in range(count)]
+    async with open_database(house.database_url) as database, database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO call (id, tenant_id, user_id, created_by, device_id, call_method, customer_phone, status, outcome,"
+            " ended_at) SELECT one, tenant_id, user_id, user_id, id, 'mobile', '13912345678', 'ended', 'connected', now()"
+            " FROM device, unnest($1::text[]) one WHERE id = 'dev_bench'",
+            calls,
+        )
+    return calls
+
+
+async def _carried(task: dict[str, Any]) -> Carried:
+    async with _carrying(task) as carried:
+        pass
+    return carried()
+
+
+@asynccontextmanager
+async def _carrying(task: dict[str, Any]) -> AsyncIterator[Any]:
+    """Run carrier.py while the block runs; after it, what was given tells how it went."""
+    told: list[Carried] = []
+    pipe = asyncio.subprocess.PIPE
+    program = Path(__file__).with_name("carrier.py")
+    carrier = await asyncio.create_subprocess_exec(sys.executable, str(program), stdin=pipe, stdout=pipe)
+    assert carrier.stdin is not None
+    assert carrier.stdout is not None
+    try:
+        carrier.stdin.write(json.dumps(task).encode() + b"\n")
+        assert await asyncio.wait_for(carrier.stdout.readline(), DEADLINE) == b"ready\n"
+        yield lambda: told[0]
+        carrier.stdin.close()
+        said = await asyncio.wait_for(carrier.stdout.read(), DEADLINE)
+        told.append(msgspec.json.decode(said, type=Carried))
+    finally:
+        if carrier.returncode is None:
+            carrier.kill()
+        await carrier.wait()
+
+
+def _spread(values: list[float], digits: int) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
