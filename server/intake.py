@@ -249,6 +249,27 @@ class Intake:
         log.info("recording stored", call_id=brought.call_id, source=brought.source, size=size)
         self._relay.announce([emitted])
 
+    async def doubt(self, brought: Bytes, size: int, sha256: bytes, place: str | None = None) -> DialdeskError | None:
+        """Read the object back, where it rests or at another place; return why it is not what was told, if it is not.
+
+        Raises NoSuchObject, StoreError.
+        """
+        digest = hashlib.sha256()
+        head = b""
+        try:
+            async with aclosing(self._stores.read(brought, size, 0, size, place)) as pieces:
+                async for piece in pieces:
+                    head += piece[: HEAD - len(head)]
+                    digest.update(piece)
+        except Tampered:  # what came back is not even what was encrypted
+            return DialdeskError("CHECKSUM_MISMATCH", reason="sha256")
+        if digest.digest() != sha256:
+            return DialdeskError("CHECKSUM_MISMATCH", reason="sha256")
+        kind = audio_type(head)
+        if kind is None or not brought.object_key.endswith(f".{kind.extension}"):
+            return DialdeskError("UNSUPPORTED_AUDIO")
+        return None
+
     async def _store(self, upload: Upload, size: int, sha256: bytes, parts: list[Part], *, read_back: bool) -> Stored:
         """Pass the gate, make the object appear, see that it is whole, and say so."""
         async with self._database.connection() as connection:
@@ -262,7 +283,7 @@ class Intake:
             await store.complete(upload.object_key, upload.store_upload_id, parts)
             if (await store.stat(upload.object_key)).size != sum(part.size for part in parts):
                 raise StoreError(f"{upload.object_key} is not as large as its parts")
-            doubt = await self._doubt(upload, size, sha256) if read_back else None
+            doubt = await self.doubt(upload, size, sha256) if read_back else None
         except (StoreError, NoSuchUpload, NoSuchObject) as error:  # what became of it is for a worker to find out
             log.warning("recording not stored yet", call_id=upload.call_id, cause=str(error))
             raise DialdeskError("STORAGE_FULL" if isinstance(error, StoreFull) else "UNAVAILABLE") from error
@@ -289,24 +310,6 @@ class Intake:
                 raise DialdeskError("UPLOAD_IN_PROGRESS")
             case _:
                 raise DialdeskError("RECORDING_GONE")
-
-    async def _doubt(self, upload: Upload, size: int, sha256: bytes) -> DialdeskError | None:
-        """Read the recording back; return why it is not what was told, if it is not."""
-        digest = hashlib.sha256()
-        head = b""
-        try:
-            async with aclosing(self._stores.read(upload, size, 0, size)) as pieces:
-                async for piece in pieces:
-                    head += piece[: HEAD - len(head)]
-                    digest.update(piece)
-        except Tampered:  # what came back is not even what was encrypted
-            return DialdeskError("CHECKSUM_MISMATCH", reason="sha256")
-        if digest.digest() != sha256:
-            return DialdeskError("CHECKSUM_MISMATCH", reason="sha256")
-        kind = audio_type(head)
-        if kind is None or not upload.object_key.endswith(f".{kind.extension}"):
-            return DialdeskError("UNSUPPORTED_AUDIO")
-        return None
 
     async def _take_back(self, upload: Upload, store: Store) -> None:
         """What was stored is not what was told: the object goes, then the row; what fails a worker settles."""

@@ -241,7 +241,7 @@ def _told_digest(request: RequestInfo) -> bytes | None:
         digest = bytes.fromhex(told)
     except ValueError:
         digest = b""
-    if len(digest) != 32:
+    if len(digest) != 32 or len(told) != 64:
         raise DialdeskError("INVALID_FIELD", reason="X-Content-SHA256 must be 64 hexadecimal digits")
     return digest
 
