@@ -126,8 +126,8 @@ class Archive:
             await self._intake.finish(recording, recording.size)
             self._metrics.recordings.labels("settled").inc()
         else:
-            await store.delete(recording.object_key)
-            await self._withdraw(recording, "it is not what was brought")
+            await self._intake.take_back(recording)
+            self._withdrawn(recording, "it is not what was brought")
 
     @staticmethod
     async def _appeared(store: Store, recording: Recording) -> bool:
@@ -140,6 +140,9 @@ class Archive:
     async def _withdraw(self, recording: Recording, reason: str) -> None:
         async with self._database.connection() as connection:
             await recordings.withdraw(connection, recording)
+        self._withdrawn(recording, reason)
+
+    def _withdrawn(self, recording: Recording, reason: str) -> None:
         log.warning("recording withdrawn", call_id=recording.call_id, reason=reason)
         self._metrics.recordings.labels("withdrawn").inc()
 

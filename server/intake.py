@@ -48,6 +48,9 @@ _SHARE = (_UNDER_WAY + 1) * PART
 """Bytes that one upload holds in memory at most: the parts on their way, and one that fills; a part that is sealed, of
 which there are two then, takes the room of one on its way."""
 
+_SLOWEST = 5 * 1024 * 1024
+"""Bytes a second at which a store puts parts together, or reads them back, at the slowest: so long a worker waits."""
+
 _DROP_DEADLINE = 20.0
 """Seconds that dropping an upload may take; the worker drops what is left."""
 
@@ -270,11 +273,25 @@ class Intake:
             return DialdeskError("UNSUPPORTED_AUDIO")
         return None
 
+    async def take_back(self, brought: Bytes) -> None:
+        """What was stored is not what was told: the object goes, then the row; what fails a worker settles.
+
+        The row is held meanwhile: whoever was stopped on the way here, while another took it back, must not drop what
+        has been brought since under the same key.
+        """
+        async with self._database.transaction() as connection:
+            standing = await recordings.lock(connection, brought.tenant_id, brought.call_id)
+            if standing is None or standing.state != "storing" or standing.store_upload_id != brought.store_upload_id:
+                return
+            with _told():
+                await self._stores.at(brought.place).delete(brought.object_key)
+            await recordings.withdraw(connection, brought)
+
     async def _store(self, upload: Upload, size: int, sha256: bytes, parts: list[Part], *, read_back: bool) -> Stored:
         """Pass the gate, make the object appear, see that it is whole, and say so."""
         async with self._database.connection() as connection:
             passed = await recordings.hold_place(
-                connection, upload.tenant_id, upload.id, size, sha256, self._settle_after
+                connection, upload.tenant_id, upload.id, size, sha256, self._settle_after + size / _SLOWEST
             )
         if not passed:
             return await self._stopped_at_gate(upload, sha256)
@@ -288,7 +305,7 @@ class Intake:
             log.warning("recording not stored yet", call_id=upload.call_id, cause=str(error))
             raise DialdeskError("STORAGE_FULL" if isinstance(error, StoreFull) else "UNAVAILABLE") from error
         if doubt is not None:
-            await self._take_back(upload, store)
+            await self.take_back(upload)
             raise doubt
         await self.finish(upload, size)
         return stored(upload.call_id, size, sha256)
@@ -310,13 +327,6 @@ class Intake:
                 raise DialdeskError("UPLOAD_IN_PROGRESS")
             case _:
                 raise DialdeskError("RECORDING_GONE")
-
-    async def _take_back(self, upload: Upload, store: Store) -> None:
-        """What was stored is not what was told: the object goes, then the row; what fails a worker settles."""
-        with _told():
-            await store.delete(upload.object_key)
-        async with self._database.connection() as connection:
-            await recordings.withdraw(connection, upload)
 
     async def _drop_or_leave(self, upload: Upload) -> None:
         """Drop an upload that came to nothing; where that fails a worker does it when the upload expires."""

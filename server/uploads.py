@@ -125,10 +125,15 @@ class Uploads:
         if kind is None:
             raise DialdeskError("UNSUPPORTED_AUDIO")
         begun = await self._intake.begun(target, identity.id, body.size, sha256)
-        if begun is None:
-            begun = await self._intake.begin(
-                target, "phone", identity.id, kind, self._expiry, size=body.size, sha256=sha256
-            )
+        if begun is not None:
+            try:
+                return await self._state(*begun)
+            except DialdeskError as error:
+                if error.code != "NOT_FOUND":  # the store has dropped it, by a rule of the bucket perhaps
+                    raise
+        begun = await self._intake.begin(
+            target, "phone", identity.id, kind, self._expiry, size=body.size, sha256=sha256
+        )
         return await self._state(*begun)
 
     async def state(self, identity: Identity, upload_id: str) -> UploadAnswer:
