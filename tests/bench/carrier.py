@@ -48,7 +48,7 @@ def to_boto3(task: dict[str, Any]) -> Callable[[], int]:
 def to_dialdesk(task: dict[str, Any]) -> Callable[[], int]:
     """The recordings of `calls`, `at_once` at a time, until there are no more or stdin is closed; the first of them
     begin `apart` seconds one after the other."""
-    calls: list[str] = task["calls"]
+    calls: list[tuple[str, str]] = task["calls"]
     over = threading.Event()
 
     def wait_for_the_end() -> None:
@@ -65,8 +65,8 @@ def to_dialdesk(task: dict[str, Any]) -> Callable[[], int]:
             time.sleep(wait)
             try:
                 while calls and not over.is_set():
-                    call_id = calls.pop()
-                    upload(task, call_id)
+                    call_id, phone = calls.pop()
+                    upload(task, call_id, phone)
                     brought.append(call_id)
             except BaseException as failure:
                 failures.append(failure)
@@ -85,8 +85,8 @@ def to_dialdesk(task: dict[str, Any]) -> Callable[[], int]:
     return bring
 
 
-def upload(task: dict[str, Any], call_id: str) -> None:
-    """Bring a recording whole. Raises RuntimeError unless it is kept."""
+def upload(task: dict[str, Any], call_id: str, phone: str) -> None:
+    """Bring a recording whole, as the phone that made the call. Raises RuntimeError unless it is kept."""
     path = Path(task["path"])
     boundary = "carrier-boundary"
     part = f"--{boundary}\r\nContent-Disposition: form-data; name="
@@ -98,7 +98,8 @@ def upload(task: dict[str, Any], call_id: str) -> None:
         "Content-Type": f"multipart/form-data; boundary={boundary}",
         "Content-Length": len(before) + path.stat().st_size + len(after),
         "X-Content-SHA256": task["sha256"],
-        **task["headers"],
+        "Authorization": f"Bearer ddp_{phone}",
+        "X-Device-Id": f"hw-{phone}",
     }
     head = "POST /api/v1/calls/mobile/recording/upload HTTP/1.1\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -27,6 +27,8 @@ MB = 1_000_000
 WAV_HEADER = 44
 DEADLINE = 300.0
 PAIRS = 32
+PHONES = [f"bench-{number}" for number in range(64)]
+"""Phones that bring: each may bring a few files at a time only."""
 BESIDE = 20
 """MB of each upload beside dials."""
 
@@ -44,14 +46,19 @@ class Handset(msgspec.Struct, frozen=True):
 
     path: Path
     sha256: str
-    headers: dict[str, str]
     port: int
 
     def task(
-        self, calls: list[str], *, at_once: int = 1, pace: float = 0, apart: float = 0, until_closed: bool = False
+        self,
+        calls: list[tuple[str, str]],
+        *,
+        at_once: int = 1,
+        pace: float = 0,
+        apart: float = 0,
+        until_closed: bool = False,
     ) -> dict[str, Any]:
         """To bring the recordings of these calls."""
-        told = {"path": str(self.path), "sha256": self.sha256, "headers": self.headers, "port": self.port}
+        told = {"path": str(self.path), "sha256": self.sha256, "port": self.port}
         how = {"at_once": at_once, "pace": pace * MB, "apart": apart, "until_closed": until_closed}
         return {"to": "dialdesk", "calls": calls, **how, **told}
 
@@ -64,12 +71,12 @@ async def measure_one(rounds: int, size: int) -> None:
         handset = await _handset(stack, house, node, size)
         before = begin_peak(node)
         ours, theirs, ratios = [], [], []
-        for turn, call_id in enumerate(await _ended_calls(house, rounds + 1)):
+        for turn, call in enumerate(await _ended_calls(house, rounds + 1)):
             spent, stored = cpu(node.pid), cpu(servers.s3.pid)
-            mine = await _carried(handset.task([call_id]))
+            mine = await _carried(handset.task([call]))
             spent, stored = cpu(node.pid) - spent, cpu(servers.s3.pid) - stored
             stored_other = cpu(servers.s3.pid)
-            other = await _carried(_by_boto3(servers, handset.path, f"bench/{call_id}.wav"))
+            other = await _carried(_by_boto3(servers, handset.path, f"bench/{call[0]}.wav"))
             stored_other = cpu(servers.s3.pid) - stored_other
             if turn == 0:
                 continue
@@ -147,7 +154,7 @@ def _by_boto3(servers: Servers, path: Path, key: str) -> dict[str, Any]:
 
 
 async def _handset(stack: AsyncExitStack, house: House, node: Process, size: int) -> Handset:
-    """A phone, by a row, that made all `_ended_calls`, and a recording of so many MB: noise, as a WAV file, of which
+    """PHONES, by rows, that made all `_ended_calls`, and a recording of so many MB: noise, as a WAV file, of which
     neither the S3 server nor the worker, who reads it, makes much ado."""
     path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dialdesk-bench-"))) / "recording.wav"
     with wave.open(str(path), "wb") as audio:
@@ -157,24 +164,25 @@ async def _handset(stack: AsyncExitStack, house: House, node: Process, size: int
     user_id = (await (await house.agent(node)).get("/api/v1/me"))["user"]["id"]
     await house.rows(
         "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
-        " app_version, token_hash) VALUES ('dev_bench', $1, 'hw-bench', $2, '', '', '', 'android', '', '',"
-        " sha256('ddp_bench'))",
+        " app_version, token_hash) SELECT one, $1, 'hw-' || one, $2, '', '', '', 'android', '', '',"
+        " sha256(convert_to('ddp_' || one, 'UTF8')) FROM unnest($3::text[]) one",
         house.tenant_id,
         user_id,
+        PHONES,
     )
-    headers = {"Authorization": "Bearer ddp_bench", "X-Device-Id": "hw-bench"}
-    return Handset(path, digest, headers, node.port)
+    return Handset(path, digest, node.port)
 
 
-async def _ended_calls(house: House, count: int) -> list[str]:
-    """Calls of that phone that wait for their recordings, by rows: calling is not what is measured here."""
-    calls = [new_id("call") for _ in range(count)]
+async def _ended_calls(house: House, count: int) -> list[tuple[str, str]]:
+    """Calls that wait for their recordings, each with its phone, by rows: calling is not what is measured here."""
+    calls = [(new_id("call"), PHONES[number % len(PHONES)]) for number in range(count)]
     async with open_database(house.database_url) as database, database.connection() as connection:
         await connection.execute(
             "INSERT INTO call (id, tenant_id, user_id, created_by, device_id, call_method, customer_phone, status,"
             " outcome, ended_at) SELECT one, tenant_id, user_id, user_id, id, 'mobile', '13912345678', 'ended',"
-            " 'connected', now() FROM device, unnest($1::text[]) one WHERE id = 'dev_bench'",
-            calls,
+            " 'connected', now() FROM unnest($1::text[], $2::text[]) calls (one, phone) JOIN device ON id = phone",
+            [call_id for call_id, _ in calls],
+            [phone for _, phone in calls],
         )
     return calls
 
