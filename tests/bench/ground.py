@@ -5,6 +5,7 @@ import statistics
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Literal
 
 from clients.behaviour import Behaviour
 from storage.embedded import Servers, running
@@ -33,14 +34,31 @@ AT_ONCE = Behaviour(ring_after=None, answer_after=0.0, talk=0.0, answer_signal=F
 """Dialled, and over: two reports a call."""
 
 
-async def open_house(stack: AsyncExitStack, *, s3: bool = False) -> tuple[House, Servers]:
-    """Start the servers, and make a tenant; nodes are for the caller to start."""
-    data = stack.enter_context(tempfile.TemporaryDirectory(prefix="dialdesk-bench-", ignore_cleanup_errors=True))
-    servers = await stack.enter_async_context(running(Path(data) / "data", s3=s3))
+async def open_house(
+    stack: AsyncExitStack, *, s3: Literal["beside", "elsewhere"] | None = None
+) -> tuple[House, Servers]:
+    """Start the servers, and make a tenant; nodes are for the caller to start.
+
+    An S3 server `elsewhere` stands for one with a machine of its own: it has only what time of the cores the others
+    leave, and no part in the disk that PostgreSQL commits to.
+    """
+    data = _folder(stack) / "data"
+    if s3 == "elsewhere":
+        data.mkdir(mode=0o700)
+        (data / "s3").symlink_to(_folder(stack, dir="/dev/shm"))  # noqa: S108 - the system's disk of memory
+    servers = await stack.enter_async_context(running(data, s3=s3 is not None))
+    if s3 == "elsewhere":  # sessions share the cores before their processes do: sched(7), autogroup
+        os.setpriority(os.PRIO_PROCESS, servers.s3.pid, 19)
+        Path(f"/proc/{servers.s3.pid}/autogroup").write_text("19")
     await migrate(servers.database_url)
     house = House(servers.database_url, servers.redis_url, stack)
     await house.open()
     return house, servers
+
+
+def _folder(stack: AsyncExitStack, **where: str) -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="dialdesk-bench-", ignore_cleanup_errors=True, **where)
+    return Path(stack.enter_context(folder))
 
 
 def memory(process: Process) -> int:

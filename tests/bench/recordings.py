@@ -66,7 +66,7 @@ class Handset(msgspec.Struct, frozen=True):
 async def measure_one(rounds: int, size: int) -> None:
     """Bring one large file through a node and by boto3 in turns; the first of each is for warming up."""
     async with AsyncExitStack() as stack:
-        house, servers = await open_house(stack, s3=True)
+        house, servers = await open_house(stack, s3="beside")
         node = await house.node(**USUAL_TIMES, **_bucket(servers))
         handset = await _handset(stack, house, node, size)
         before = begin_peak(node)
@@ -99,7 +99,7 @@ async def measure_beside_dials(rounds: int, at_once: int, pace: float, rate: int
     """Dial alone, beside uploads as phones bring them, and beside those that go as fast as the machine, in turns."""
     paces = {f"beside {at_once} uploads of {pace:g} MB/s": pace, f"beside {at_once} as fast as they go": 0.0}
     async with AsyncExitStack() as stack:
-        house, servers = await open_house(stack, s3=True)
+        house, servers = await open_house(stack, s3="elsewhere")
         desks = await Desks.open(stack, house, PAIRS, **_bucket(servers))
         handset = await _handset(stack, house, desks.phones_node, BESIDE)
         before = begin_peak(desks.phones_node)
