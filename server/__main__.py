@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import os
 import secrets
 import signal
@@ -177,6 +178,8 @@ def recordings_verify(tenant_id: str | None, deep: bool) -> None:
 
 async def _serve(config: Config) -> None:
     async with web_node(config) as node:
+        gc.collect()
+        gc.freeze()  # what stays is not looked through again and again: that held up every session for 100 ms
         server = Server(config, node.app, node.hub, ready=lambda url: print(f"ready {url}", flush=True))
         await server.run_until_left()
 
