@@ -27,9 +27,10 @@ format: $(VENV)/installed-dev  ## Format the code and mend what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev  ## Measure: dial to phone on two nodes, and idle sessions.
+bench: $(VENV)/installed-dev  ## Measure: dial to phone on two nodes, idle sessions, and recordings.
 	$(BIN)/python tests/bench/run.py dial $(ARGS)
 	$(BIN)/python tests/bench/run.py sessions
+	$(BIN)/python tests/bench/run.py recordings
 
 lock: $(VENV)/installed-dev  ## Renew the pinned versions in requirements*.lock.
 	$(BIN)/python -m pip install --quiet uv

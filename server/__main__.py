@@ -169,7 +169,7 @@ def recordings_group() -> None:
 def recordings_verify(tenant_id: str | None, deep: bool) -> None:
     """Compare recordings with what is in the stores; a line for each that is not as it should be, and exit 1 then.
 
-    Nothing is changed. Progress is told on standard error.
+    Nothing is changed. On a terminal progress is told on standard error, and at the end how many were compared.
     """
     if not asyncio.run(_told(_verify(_config(), tenant_id, deep))):
         sys.exit(1)
@@ -221,15 +221,19 @@ async def _reseal(config: Config) -> bool:
 
 
 async def _verify(config: Config, tenant_id: str | None, deep: bool) -> bool:
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+
     def progress(looked_at: int) -> None:
-        click.echo(f"\r{looked_at} compared", err=True, nl=False)
+        if clear:
+            click.echo(f"{clear}{looked_at} compared", err=True, nl=False)
 
     async with verification(config, tenant_id=tenant_id, deep=deep, progress=progress) as verify:
         discrepancies = 0
         async for found in verify.run():
             discrepancies += 1
+            click.echo(clear, err=True, nl=False)
             click.echo(f"{found.kind:<11} {found.place} {found.key} {found.call_id or '-'} {found.reason}".rstrip())
-        click.echo(f"\r{verify.looked_at} compared, {discrepancies} not as they should be", err=True)
+        click.echo(f"{clear}{verify.looked_at} compared, {discrepancies} not as they should be", err=True)
     return discrepancies == 0
 
 

@@ -283,7 +283,13 @@ def _endpoints(
             body_limit=PART,
             timeout=config.upload_timeout,
         ),
-        Endpoint("POST", "/api/v1/calls/mobile/recording/uploads/{upload_id}/complete", uploads.complete, needs=PHONE),
+        Endpoint(
+            "POST",
+            "/api/v1/calls/mobile/recording/uploads/{upload_id}/complete",
+            uploads.complete,
+            needs=PHONE,
+            timeout=config.upload_timeout,  # it is read back to its end
+        ),
         Endpoint("DELETE", "/api/v1/calls/mobile/recording/uploads/{upload_id}", uploads.abandon, needs=PHONE),
         Endpoint(
             "POST",

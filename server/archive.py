@@ -5,7 +5,6 @@ workers at once or again after a crash, with the same end.
 """
 
 import asyncio
-import hashlib
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -145,16 +144,14 @@ class Archive:
         self._metrics.recordings.labels("withdrawn").inc()
 
     async def _is_whole(self, recording: Recording, place: str) -> bool:
-        """Read it to its end, decrypted, and compare with what was brought."""
-        digest = hashlib.sha256()
+        """Whether what lies there is what was brought."""
         try:
-            async with aclosing(self._stores.read(recording, recording.size, 0, recording.size, place)) as pieces:
-                async for piece in pieces:
-                    digest.update(piece)
-        except (NoSuchObject, Tampered) as error:
-            log.warning("recording not whole", call_id=recording.call_id, place=place, cause=repr(error))
-            return False
-        return digest.digest() == recording.sha256
+            doubt = await self._intake.doubt(recording, recording.size, recording.sha256, place)
+        except NoSuchObject:
+            doubt = DialdeskError("RECORDING_MISSING")
+        if doubt is not None:
+            log.warning("recording not whole", call_id=recording.call_id, place=place, reason=str(doubt))
+        return doubt is None
 
     async def _drop_object(self, recording: Recording) -> None:
         """The object first, wherever a move may have left one, then the row."""

@@ -30,7 +30,7 @@ from server.stores import Stores
 from server.telemetry import Metrics
 from storage import recordings, uploads
 from storage.calls import Reach
-from storage.chunks import CHUNK, ChunkCipher, sealed_size
+from storage.chunks import CHUNK, ChunkCipher, Tampered, sealed_size
 from storage.database import Database
 from storage.objects import PART, NoSuchObject, NoSuchUpload, Part, Store, StoreError, StoreFull
 from storage.recordings import Bytes, Source, Target, recording_url
@@ -45,8 +45,8 @@ _UNDER_WAY = 2
 """Parts of one upload that are on their way to the store at a time."""
 
 _SHARE = (_UNDER_WAY + 1) * PART
-"""Bytes that one upload holds in memory at most: the parts on their way, and one that fills, or that is being sealed
-while the next but one has yet to leave."""
+"""Bytes that one upload holds in memory at most: the parts on their way, and one that fills; a part that is sealed, of
+which there are two then, takes the room of one on its way."""
 
 _DROP_DEADLINE = 20.0
 """Seconds that dropping an upload may take; the worker drops what is left."""
@@ -102,7 +102,7 @@ class Intake:
 
     def room(self, length: int) -> AbstractAsyncContextManager[None]:
         """Hold memory for an upload of so many bytes while the block runs. Raises UNAVAILABLE where there is none."""
-        return self._room.take(min(length, _SHARE), self._idle)
+        return self._room.take(min((_UNDER_WAY + 1) * length, _SHARE), self._idle)  # a small one is copied as often
 
     # --- whole --------------------------------------------------------------------------------------------------------
 
@@ -171,6 +171,13 @@ class Intake:
             )
             return upload, await uploads.add(connection, upload, expires_after)
 
+    async def begun(self, target: Target, actor_id: str, size: int, sha256: bytes) -> tuple[Upload, datetime] | None:
+        """Return the open upload in parts of the same file by the same actor, if this node can go on with it."""
+        async with self._database.connection() as connection:
+            return await uploads.begun_by(
+                connection, target.tenant_id, target.call_id, actor_id, size, sha256, self._stores.places
+            )
+
     async def arrived(self, upload: Upload) -> dict[int, Part]:
         """Return the parts that have arrived, by number. Raises NOT_FOUND where the upload is over."""
         with _told():
@@ -191,7 +198,7 @@ class Intake:
         if cipher is not None and place.number in await self.arrived(upload):
             return
         with _told():
-            await _put(store, upload, cipher, place.number, content, last=place.last)
+            await _put(store, upload, place.number, await _sealed(cipher, place.number, content, last=place.last))
 
     async def complete(self, upload: Upload) -> Stored:
         """Make the recording of its parts, and read it back: what was told of it must be true.
@@ -242,6 +249,27 @@ class Intake:
         log.info("recording stored", call_id=brought.call_id, source=brought.source, size=size)
         self._relay.announce([emitted])
 
+    async def doubt(self, brought: Bytes, size: int, sha256: bytes, place: str | None = None) -> DialdeskError | None:
+        """Read the object back, where it rests or at another place; return why it is not what was told, if it is not.
+
+        Raises NoSuchObject, StoreError.
+        """
+        digest = hashlib.sha256()
+        head = b""
+        try:
+            async with aclosing(self._stores.read(brought, size, 0, size, place)) as pieces:
+                async for piece in pieces:
+                    head += piece[: HEAD - len(head)]
+                    digest.update(piece)
+        except Tampered:  # what came back is not even what was encrypted
+            return DialdeskError("CHECKSUM_MISMATCH", reason="sha256")
+        if digest.digest() != sha256:
+            return DialdeskError("CHECKSUM_MISMATCH", reason="sha256")
+        kind = audio_type(head)
+        if kind is None or not brought.object_key.endswith(f".{kind.extension}"):
+            return DialdeskError("UNSUPPORTED_AUDIO")
+        return None
+
     async def _store(self, upload: Upload, size: int, sha256: bytes, parts: list[Part], *, read_back: bool) -> Stored:
         """Pass the gate, make the object appear, see that it is whole, and say so."""
         async with self._database.connection() as connection:
@@ -255,7 +283,7 @@ class Intake:
             await store.complete(upload.object_key, upload.store_upload_id, parts)
             if (await store.stat(upload.object_key)).size != sum(part.size for part in parts):
                 raise StoreError(f"{upload.object_key} is not as large as its parts")
-            doubt = await self._doubt(upload, size, sha256) if read_back else None
+            doubt = await self.doubt(upload, size, sha256) if read_back else None
         except (StoreError, NoSuchUpload, NoSuchObject) as error:  # what became of it is for a worker to find out
             log.warning("recording not stored yet", call_id=upload.call_id, cause=str(error))
             raise DialdeskError("STORAGE_FULL" if isinstance(error, StoreFull) else "UNAVAILABLE") from error
@@ -283,28 +311,12 @@ class Intake:
             case _:
                 raise DialdeskError("RECORDING_GONE")
 
-    async def _doubt(self, upload: Upload, size: int, sha256: bytes) -> DialdeskError | None:
-        """Read the recording back; return why it is not what was told, if it is not."""
-        digest = hashlib.sha256()
-        head = b""
-        async with aclosing(self._stores.read(upload, size, 0, size)) as pieces:
-            async for piece in pieces:
-                head += piece[: HEAD - len(head)]
-                digest.update(piece)
-        if digest.digest() != sha256:
-            return DialdeskError("CHECKSUM_MISMATCH", reason="sha256")
-        kind = audio_type(head)
-        if kind is None or not upload.object_key.endswith(f".{kind.extension}"):
-            return DialdeskError("UNSUPPORTED_AUDIO")
-        return None
-
     async def _take_back(self, upload: Upload, store: Store) -> None:
         """What was stored is not what was told: the object goes, then the row; what fails a worker settles."""
         with _told():
             await store.delete(upload.object_key)
         async with self._database.connection() as connection:
             await recordings.withdraw(connection, upload)
-            await uploads.forget(connection, upload)
 
     async def _drop_or_leave(self, upload: Upload) -> None:
         """Drop an upload that came to nothing; where that fails a worker does it when the upload expires."""
@@ -357,8 +369,8 @@ class _Outgoing:
         await self._land(_UNDER_WAY - 1)
         await asyncio.to_thread(self.digest.update, content)
         self._count += 1
-        part = _put(self._store, self._upload, self._cipher, self._count, content, last=last)
-        self._under_way.append(asyncio.create_task(part))
+        content = await _sealed(self._cipher, self._count, content, last=last)
+        self._under_way.append(asyncio.create_task(_put(self._store, self._upload, self._count, content)))
 
     async def arrived(self) -> list[Part]:
         """Wait for the last parts; return them all."""
@@ -380,11 +392,14 @@ class _Outgoing:
             self._under_way.popleft()
 
 
-async def _put(
-    store: Store, upload: Upload, cipher: ChunkCipher | None, number: int, content: bytes, *, last: bool
-) -> Part:
-    if cipher is not None:
-        content = await asyncio.to_thread(cipher.seal, (number - 1) * PART // CHUNK, content, last=last)
+async def _sealed(cipher: ChunkCipher | None, number: int, content: bytes, *, last: bool) -> bytes:
+    """A part as it will rest."""
+    if cipher is None:
+        return content
+    return await asyncio.to_thread(cipher.seal, (number - 1) * PART // CHUNK, content, last=last)
+
+
+async def _put(store: Store, upload: Upload, number: int, content: bytes) -> Part:
     offset = (number - 1) * _size_at_rest(upload, PART)
     return await store.put_part(upload.object_key, upload.store_upload_id, number, offset, content)
 

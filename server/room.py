@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from protocol.errors import DialdeskError
 
@@ -30,7 +30,8 @@ class Room:
                 if turn.done() and not turn.cancelled():
                     self._give(share)  # it came in the moment of giving up
                 else:
-                    self._waiting.remove((share, turn))
+                    with suppress(ValueError):  # in that moment its turn may have been passed over
+                        self._waiting.remove((share, turn))
                     self._admit()  # behind a large one that left there may stand a small one that fits
                 if isinstance(error, TimeoutError):
                     raise DialdeskError("UNAVAILABLE", retryAfter=5) from error

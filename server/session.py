@@ -53,6 +53,7 @@ from server.wheel import Wheel
 from server.wire import Wire
 from storage import nodes
 from storage.database import Database
+from storage.devices import push_token_place
 from storage.nodes import Claim, Claimed, Presence
 from storage.vault import Vault
 
@@ -329,7 +330,7 @@ class PhoneSession:
         self._handset_busy = online.active_call is not None and online.active_call.call_id is None
         push_token = None
         if online.device_token is not None:
-            push_token = self._shared.vault.seal(online.device_token.encode(), f"device/{self._device_id}/push_token")
+            push_token = self._shared.vault.seal(online.device_token.encode(), push_token_place(self._device_id))
         return Claim(
             device_id=self._device_id,
             token_hash=self._identity.token_hash,

@@ -21,11 +21,19 @@ class Stores:
     not see is not within reach."""
 
     def __init__(
-        self, database: Database, keys: TenantKeys, stores: Mapping[str, Store], *, spool: str | None, encrypt: bool
+        self,
+        database: Database,
+        keys: TenantKeys,
+        stores: Mapping[str, Store],
+        *,
+        takes: bool,
+        spool: str | None,
+        encrypt: bool,
     ) -> None:
         self._database = database
         self._keys = keys
         self._stores = dict(stores)
+        self._takes = takes
         self._encrypt = encrypt
         self.spool = spool
         """The place from which recordings are moved to the bucket, if they are."""
@@ -38,7 +46,7 @@ class Stores:
     @property
     def place(self) -> str:
         """Where new recordings go. Raises RECORDING_OFF where they are not kept."""
-        if not self._stores:
+        if not self._takes:
             raise DialdeskError("RECORDING_OFF")
         return self.places[0]
 
@@ -113,11 +121,12 @@ async def open_stores(config: Config, database: Database, keys: TenantKeys) -> A
     async with AsyncExitStack() as stack:
         stores: dict[str, Store] = {}
         spool: str | None = None
-        if config.recordings != "off" and config.recordings_folder is not None:
+        if config.recordings_folder is not None:
             folder = await open_folder(config.recordings_folder)
             stores[f"folder:{folder.id}"] = folder
             spool = f"folder:{folder.id}" if config.recordings == "hybrid" else None
-        if config.recordings != "off" and config.s3_bucket is not None:
+        if config.s3_bucket is not None:
             bucket: Store = await stack.enter_async_context(open_s3(config))
             stores = {BUCKET: bucket, **stores} if config.recordings == "s3" else {**stores, BUCKET: bucket}
-        yield Stores(database, keys, stores, spool=spool, encrypt=config.recording_encryption)
+        takes = config.recordings != "off"
+        yield Stores(database, keys, stores, takes=takes, spool=spool, encrypt=config.recording_encryption)

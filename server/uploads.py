@@ -124,10 +124,7 @@ class Uploads:
         kind = by_media_type(body.media_type)
         if kind is None:
             raise DialdeskError("UNSUPPORTED_AUDIO")
-        async with self._database.connection() as connection:
-            begun = await uploads.begun_by(
-                connection, identity.tenant_id, target.call_id, identity.id, body.size, sha256
-            )
+        begun = await self._intake.begun(target, identity.id, body.size, sha256)
         if begun is None:
             begun = await self._intake.begin(
                 target, "phone", identity.id, kind, self._expiry, size=body.size, sha256=sha256
@@ -141,7 +138,7 @@ class Uploads:
     async def put_part(
         self, identity: Identity, body: RawBytes, upload_id: str, number: str, request: RequestInfo
     ) -> PartAnswer:
-        """Take a part; one that is sent again replaces the first.
+        """Take a part; one that is sent again replaces the first, unless it is encrypted: then the first stays.
 
         Raises NOT_FOUND, INVALID_FIELD for a number or size that the upload has not, CHECKSUM_MISMATCH where the header
         `X-Content-SHA256` tells another digest, STORAGE_FULL.
@@ -244,7 +241,7 @@ def _told_digest(request: RequestInfo) -> bytes | None:
         digest = bytes.fromhex(told)
     except ValueError:
         digest = b""
-    if len(digest) != 32:
+    if len(digest) != 32 or len(told) != 64:
         raise DialdeskError("INVALID_FIELD", reason="X-Content-SHA256 must be 64 hexadecimal digits")
     return digest
 

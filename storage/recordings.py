@@ -131,7 +131,7 @@ async def finish(connection: Connection, brought: Bytes, tell: RecordingReady) -
 
 
 async def withdraw(connection: Connection, brought: Bytes) -> None:
-    """The upload came to nothing: leave the gate."""
+    """The upload came to nothing: leave the gate, and forget it. The store must have dropped it before."""
     await connection.execute(_SQL["withdraw"], brought.tenant_id, brought.call_id, brought.store_upload_id)
 
 

@@ -48,10 +48,16 @@ async def get(connection: Connection, tenant_id: str, upload_id: str, actor_id: 
 
 
 async def begun_by(
-    connection: Connection, tenant_id: str, call_id: str, actor_id: str, size: int, sha256: bytes
+    connection: Connection,
+    tenant_id: str,
+    call_id: str,
+    actor_id: str,
+    size: int,
+    sha256: bytes,
+    places: Sequence[str],
 ) -> tuple[Upload, datetime] | None:
-    """Return the open upload of the same file by the same actor, and until when it may go on."""
-    row = await connection.fetchrow(_SQL["begun_by"], tenant_id, call_id, actor_id, size, sha256)
+    """Return the open upload of the same file by the same actor at one of these places, and until when it may go on."""
+    row = await connection.fetchrow(_SQL["begun_by"], tenant_id, call_id, actor_id, size, sha256, list(places))
     return None if row is None else (_upload(row), row["expires_at"])
 
 

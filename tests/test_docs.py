@@ -173,9 +173,6 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 def _all_endpoints() -> list[Endpoint]:
     """The routes of a web node, bound to objects that nobody has opened: a route is only read here, never served."""
-    parts: dict[str, Any] = {
-        name: kind.__new__(kind) for name, kind in get_type_hints(_endpoints).items() if name != "return"
-    }
     config = read_config(
         {
             "DATABASE_URL": "postgres://nobody@127.0.0.1/nothing",
@@ -184,6 +181,8 @@ def _all_endpoints() -> list[Endpoint]:
             "MASTER_KEYS": "test:bm90IGEgc2VjcmV0LCAzMiBieXRlcyBvZiBhc2NpaS4=",
         }
     )
+    hints = {name: kind for name, kind in get_type_hints(_endpoints).items() if name != "return"}
+    parts: dict[str, Any] = {name: config if kind is Config else kind.__new__(kind) for name, kind in hints.items()}
     return [*_endpoints(**parts), *_documents([], config)]
 
 

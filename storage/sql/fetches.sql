@@ -28,9 +28,10 @@ UPDATE recording_fetch SET next_at = now() + make_interval(secs => $3::float8), 
 WHERE tenant_id = $1 AND call_id = $2 AND state = 'waiting';
 
 -- name: give_up
--- It will never go: the call shows that its recording failed, unless another URL was offered meanwhile.
+-- It will never go: the call shows that its recording failed, unless another URL was offered meanwhile. The URL, which
+-- is a key, is not kept.
 WITH failed AS (
-    UPDATE recording_fetch SET state = 'failed', failure = $3
+    UPDATE recording_fetch SET state = 'failed', failure = $3, url = ''
     WHERE tenant_id = $1 AND call_id = $2 AND state = 'waiting' AND url = $4
     RETURNING call_id
 ),
@@ -47,7 +48,7 @@ DELETE FROM recording_fetch WHERE tenant_id = $1 AND call_id = $2;
 
 -- name: sealed_urls
 -- The next URLs of the whole installation. No tenant is named: a master key is changed for all of them.
-SELECT call_id, url FROM recording_fetch WHERE call_id > $1 ORDER BY call_id LIMIT $2;
+SELECT call_id, url FROM recording_fetch WHERE state = 'waiting' AND call_id > $1 ORDER BY call_id LIMIT $2;
 
 -- name: reseal_urls
 -- Keep URLs of any tenants under another seal, unless they were replaced meanwhile.

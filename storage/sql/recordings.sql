@@ -56,8 +56,14 @@ SELECT t.user_id, emit(t.user_id, $4, $5::text::json) AS seq,
 FROM told t;
 
 -- name: withdraw
--- The upload came to nothing: the call has no recording, and may get one.
-DELETE FROM recording WHERE tenant_id = $1 AND call_id = $2 AND store_upload_id = $3 AND state = 'storing';
+-- The upload came to nothing: the call has no recording, and may get one. Nobody may go on with an upload in parts that
+-- the store has no more.
+WITH withdrawn AS (
+    DELETE FROM recording WHERE tenant_id = $1 AND call_id = $2 AND store_upload_id = $3 AND state = 'storing'
+    RETURNING call_id
+)
+DELETE FROM recording_upload u USING withdrawn w
+WHERE u.tenant_id = $1 AND u.call_id = w.call_id AND u.store_upload_id = $3;
 
 -- name: unsettled
 -- Claim, in the whole installation, what was begun and did not end: uploads being stored and recordings that leave.

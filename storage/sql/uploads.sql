@@ -11,9 +11,10 @@ RETURNING expires_at;
 SELECT * FROM recording_upload WHERE tenant_id = $1 AND id = $2 AND actor_id = $3 AND expires_at > now();
 
 -- name: begun_by
--- The open upload in parts of the same file by the same actor: one that was cut goes on with it.
+-- The open upload in parts of the same file by the same actor, if it lies within reach: one that was cut goes on with it.
 SELECT * FROM recording_upload
-WHERE tenant_id = $1 AND call_id = $2 AND actor_id = $3 AND size = $4 AND sha256 = $5 AND expires_at > now() + interval '1 minute'
+WHERE tenant_id = $1 AND call_id = $2 AND actor_id = $3 AND size = $4 AND sha256 = $5 AND place = ANY ($6::text[])
+    AND expires_at > now() + interval '1 minute'
 ORDER BY created_at DESC LIMIT 1;
 
 -- name: forget

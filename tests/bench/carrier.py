@@ -1,20 +1,22 @@
 """A child process that brings a file, and tells on its last line, as JSON, how long that took and what it cost itself.
 
 It reads its task from stdin: a JSON object whose `to` is `dialdesk` or `boto3`. To Dialdesk it is as lean as a client
-may be: the head of the form, the file by sendfile(2), and the end of the form, on a plain socket. Time runs from before
-the connection until the answer is read; what was imported and opened before does not count.
+may be: the head of the form, the file by sendfile(2), and the end of the form, on a plain socket; no faster than a
+`pace`, in bytes a second, where the task tells one. Time runs from before the connection until the answer is read; what
+was imported and opened before does not count.
 """
 
 import json
-import resource
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 DEADLINE = 120.0
+BLOCK = 64 * 1024
 
 
 def main() -> None:
@@ -27,13 +29,12 @@ def main() -> None:
     brought = bring()
     seconds = time.perf_counter() - begin
     spent = time.process_time() - spent
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"brought": brought, "seconds": seconds, "cpu": spent, "peak": peak}), flush=True)
+    print(json.dumps({"brought": brought, "seconds": seconds, "cpu": spent}), flush=True)
 
 
-def to_boto3(task: dict[str, Any]) -> Any:
+def to_boto3(task: dict[str, Any]) -> Callable[[], int]:
     """`upload_file`, as it is told to be used, with its own defaults."""
-    import boto3
+    import boto3  # type: ignore[import-untyped]
 
     client = boto3.client("s3", **task["client"])
 
@@ -44,14 +45,18 @@ def to_boto3(task: dict[str, Any]) -> Any:
     return bring
 
 
-def to_dialdesk(task: dict[str, Any]) -> Any:
+def to_dialdesk(task: dict[str, Any]) -> Callable[[], int]:
     """The recordings of `calls`, `at_once` at a time, until there are no more or stdin is closed."""
     calls: list[str] = task["calls"]
     over = threading.Event()
-    if task["until_closed"]:
-        threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        over.set()
 
     def bring() -> int:
+        if task["until_closed"]:
+            threading.Thread(target=wait_for_the_end, daemon=True).start()
         brought: list[str] = []
         failures: list[BaseException] = []
 
@@ -97,11 +102,21 @@ def upload(task: dict[str, Any], call_id: str) -> None:
     with socket.create_connection(("127.0.0.1", task["port"]), DEADLINE) as line, path.open("rb") as file:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         line.sendall(head.encode() + b"\r\n" + before)
-        line.sendfile(file)
+        send(line, file, task["pace"])
         line.sendall(after)
         answer = b"".join(iter(lambda: line.recv(65536), b""))
     if not answer.startswith(b"HTTP/1.1 200 "):
         raise RuntimeError(answer.decode())
+
+
+def send(line: socket.socket, file: BinaryIO, pace: float) -> None:
+    """Send a file, no faster than the pace; 0 is as fast as it goes."""
+    if not pace:
+        line.sendfile(file)
+        return
+    begin = time.perf_counter()
+    while line.sendfile(file, file.tell(), BLOCK):
+        time.sleep(max(0.0, begin + file.tell() / pace - time.perf_counter()))
 
 
 if __name__ == "__main__":

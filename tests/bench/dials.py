@@ -1,4 +1,4 @@
-"""What a dial costs from click to phone: POST /calls/dial on one node, committed, DIAL_COMMAND at a phone of another."""
+"""What a dial costs, click to phone: POST /calls/dial on one node, committed, DIAL_COMMAND at a phone of another."""
 
 import asyncio
 import time
@@ -24,8 +24,8 @@ class Dials(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return (
-            f"{self.accepted} accepted, {self.refused} refused, {self.accepted - len(self.took)} lost;"
-            f" p50 {percentile(self.took, 50):.1f} ms, p99 {percentile(self.took, 99):.1f} ms, max {self.took[-1]:.1f} ms"
+            f"{self.accepted} accepted, {self.refused} refused, {self.accepted - len(self.took)} lost; p50"
+            f" {percentile(self.took, 50):.1f} ms, p99 {percentile(self.took, 99):.1f} ms, max {self.took[-1]:.1f} ms"
         )
 
 

@@ -48,14 +48,16 @@ def memory(process: Process) -> int:
     return _told(process.pid, "smaps_rollup", "Pss")
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory that a process has now."""
-    return _told(pid, "status", "VmRSS")
+def begin_peak(process: Process) -> int:
+    """Let the kernel count anew what memory a node has at most; return the bytes that it has now."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    return _told(process.pid, "status", "VmRSS")
 
 
-def most_resident(pid: int) -> int:
-    """The most that it ever had, as the kernel kept count of it: no peak falls between two looks."""
-    return _told(pid, "status", "VmHWM")
+def peak(process: Process) -> int:
+    """The most bytes of memory that a node had since then: counted by the kernel, so that none falls between two
+    looks."""
+    return _told(process.pid, "status", "VmHWM")
 
 
 def cpu(pid: int) -> float:

@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,36 +19,39 @@ from storage.database import open_database
 from storage.embedded import Servers
 from tests.audio_files import make_audio
 from tests.bench.dials import Desks
-from tests.bench.ground import USUAL_TIMES, cpu, load, most_resident, open_house, percentile, resident
+from tests.bench.ground import USUAL_TIMES, begin_peak, cpu, load, open_house, peak, percentile
 from tests.journeys.house import House, Process
 
 MB = 1_000_000
 DEADLINE = 300.0
+PAIRS = 32
 BESIDE = 20
 """MB of each upload beside dials."""
 
 
 class Carried(msgspec.Struct, frozen=True):
-    """What carrier.py tells: recordings brought, seconds, its own CPU seconds and the most memory it had."""
+    """What carrier.py tells: recordings brought, seconds, and its own CPU seconds."""
 
     brought: int
     seconds: float
     cpu: float
-    peak: int
 
 
 class Handset(msgspec.Struct, frozen=True):
-    """Whose recordings are brought, and in what file."""
+    """Whose recordings are brought, in what file, and to which node."""
 
     path: Path
     sha256: str
     headers: dict[str, str]
     port: int
 
-    def task(self, calls: list[str], at_once: int = 1, *, until_closed: bool = False) -> dict[str, Any]:
+    def task(
+        self, calls: list[str], *, at_once: int = 1, pace: float = 0, until_closed: bool = False
+    ) -> dict[str, Any]:
         """To bring the recordings of these calls."""
         told = {"path": str(self.path), "sha256": self.sha256, "headers": self.headers, "port": self.port}
-        return {"to": "dialdesk", "calls": calls, "at_once": at_once, "until_closed": until_closed, **told}
+        how = {"at_once": at_once, "pace": pace * MB, "until_closed": until_closed}
+        return {"to": "dialdesk", "calls": calls, **how, **told}
 
 
 async def measure_one(rounds: int, size: int) -> None:
@@ -57,14 +60,15 @@ async def measure_one(rounds: int, size: int) -> None:
         house, servers = await open_house(stack, s3=True)
         node = await house.node(**USUAL_TIMES, **_bucket(servers))
         handset = await _handset(stack, house, node, size)
-        before, ours, theirs, ratios = resident(node.pid), [], [], []
+        before = begin_peak(node)
+        ours, theirs, ratios = [], [], []
         for turn, call_id in enumerate(await _ended_calls(house, rounds + 1)):
             spent, stored = cpu(node.pid), cpu(servers.s3.pid)
             mine = await _carried(handset.task([call_id]))
             spent, stored = cpu(node.pid) - spent, cpu(servers.s3.pid) - stored
-            other_stored = cpu(servers.s3.pid)
+            stored_other = cpu(servers.s3.pid)
             other = await _carried(_by_boto3(servers, handset.path, f"bench/{call_id}.mp3"))
-            other_stored = cpu(servers.s3.pid) - other_stored
+            stored_other = cpu(servers.s3.pid) - stored_other
             if turn == 0:
                 continue
             ours.append(size / mine.seconds)
@@ -72,43 +76,47 @@ async def measure_one(rounds: int, size: int) -> None:
             ratios.append(other.seconds / mine.seconds)
             click.echo(
                 f"round {turn}: server {ours[-1]:.0f} MB/s ({spent:.2f} s of CPU, S3 {stored:.2f} s, client"
-                f" {mine.cpu:.2f} s), boto3 {theirs[-1]:.0f} MB/s ({other.cpu:.2f} s of CPU, S3 {other_stored:.2f} s),"
+                f" {mine.cpu:.2f} s), boto3 {theirs[-1]:.0f} MB/s ({other.cpu:.2f} s of CPU, S3 {stored_other:.2f} s),"
                 f" ratio {ratios[-1]:.2f}; {load()}"
             )
         click.echo(
             f"{size} MB, {rounds} pairs: server {_spread(ours, 0)} MB/s, boto3 {_spread(theirs, 0)} MB/s,"
-            f" ratio {_spread(ratios, 2)};"
-            f" memory {before / 2**20:.0f} MiB idle, at most {(most_resident(node.pid) - before) / 2**20:.1f} MiB more"
+            f" ratio {_spread(ratios, 2)}; memory {before / 2**20:.0f} MiB before the first,"
+            f" at most {(peak(node) - before) / 2**20:.1f} MiB more"
         )
 
 
-async def measure_beside_dials(rounds: int, at_once: int, rate: int, seconds: int) -> None:
-    """Dial alone, and beside uploads that go to the node of the phones, in turns."""
+async def measure_beside_dials(rounds: int, at_once: int, pace: float, rate: int, seconds: int) -> None:
+    """Dial alone, beside uploads as phones bring them, and beside those that go as fast as the machine, in turns."""
+    paces = {f"beside {at_once} uploads of {pace:g} MB/s": pace, f"beside {at_once} as fast as they go": 0.0}
     async with AsyncExitStack() as stack:
         house, servers = await open_house(stack, s3=True)
-        desks = await Desks.open(stack, house, 32, **_bucket(servers))
-        node = desks.phones_node
-        handset = await _handset(stack, house, node, BESIDE)
-        before = resident(node.pid)
-        await desks.dial(rate, 3)
-        alone, beside, speeds = [], [], []
+        desks = await Desks.open(stack, house, PAIRS, **_bucket(servers))
+        handset = await _handset(stack, house, desks.phones_node, BESIDE)
+        before = begin_peak(desks.phones_node)
+        await desks.dial(rate, 3)  # for warming up
+        p99: dict[str, list[float]] = {how: [] for how in ("alone", *paces)}
+        speeds: dict[str, list[float]] = {how: [] for how in paces}
         for turn in range(1, rounds + 1):
-            quiet = await desks.dial(rate, seconds)
-            alone.append(percentile(quiet.took, 99))
-            click.echo(f"round {turn}, alone: {quiet}; {load()}")
-            calls = await _ended_calls(house, 100 * seconds)
-            async with _carrying(handset.task(calls, at_once, until_closed=True)) as carried:
-                busy = await desks.dial(rate, seconds)
-            beside.append(percentile(busy.took, 99))
-            speeds.append(carried().brought * BESIDE / carried().seconds)
-            click.echo(
-                f"round {turn}, beside {at_once} uploads: {busy}; {carried().brought} uploads of {BESIDE} MB,"
-                f" {speeds[-1]:.0f} MB/s; {load()}"
-            )
+            dials = await desks.dial(rate, seconds)
+            p99["alone"].append(percentile(dials.took, 99))
+            click.echo(f"round {turn}, alone: {dials}; {load()}")
+            for how, each in paces.items():
+                calls = await _ended_calls(house, 20 * seconds + at_once)
+                task = handset.task(calls, at_once=at_once, pace=each, until_closed=True)
+                async with _carrying(task) as carried:
+                    dials = await desks.dial(rate, seconds)
+                p99[how].append(percentile(dials.took, 99))
+                speeds[how].append(carried().brought * BESIDE / carried().seconds)
+                click.echo(
+                    f"round {turn}, {how}: {dials}; {carried().brought} uploads, {speeds[how][-1]:.0f} MB/s; {load()}"
+                )
+        click.echo(f"dial -> phone, {rate}/s, {rounds} rounds of {seconds} s, {desks.doubled} doubled:")
+        for how, each_p99 in p99.items():
+            at = f", at {_spread(speeds[how], 0)} MB/s" if how in speeds else ""
+            click.echo(f"  {how}: p99 {_spread(each_p99, 1)} ms{at}")
         click.echo(
-            f"dial -> phone, {rate}/s, {rounds} pairs of {seconds} s: p99 alone {_spread(alone, 1)} ms, beside {at_once}"
-            f" uploads {_spread(beside, 1)} ms, at {_spread(speeds, 0)} MB/s; {desks.doubled} doubled; memory of the"
-            f" node at most {(most_resident(node.pid) - before) / 2**20:.0f} MiB more"
+            f"  memory of the node of phones and uploads: at most {(peak(desks.phones_node) - before) >> 20} MiB more"
         )
 
 
@@ -157,9 +165,9 @@ async def _ended_calls(house: House, count: int) -> list[str]:
     calls = [new_id("call") for _ in range(count)]
     async with open_database(house.database_url) as database, database.connection() as connection:
         await connection.execute(
-            "INSERT INTO call (id, tenant_id, user_id, created_by, device_id, call_method, customer_phone, status, outcome,"
-            " ended_at) SELECT one, tenant_id, user_id, user_id, id, 'mobile', '13912345678', 'ended', 'connected', now()"
-            " FROM device, unnest($1::text[]) one WHERE id = 'dev_bench'",
+            "INSERT INTO call (id, tenant_id, user_id, created_by, device_id, call_method, customer_phone, status,"
+            " outcome, ended_at) SELECT one, tenant_id, user_id, user_id, id, 'mobile', '13912345678', 'ended',"
+            " 'connected', now() FROM device, unnest($1::text[]) one WHERE id = 'dev_bench'",
             calls,
         )
     return calls
@@ -172,8 +180,8 @@ async def _carried(task: dict[str, Any]) -> Carried:
 
 
 @asynccontextmanager
-async def _carrying(task: dict[str, Any]) -> AsyncIterator[Any]:
-    """Run carrier.py while the block runs; after it, what was given tells how it went."""
+async def _carrying(task: dict[str, Any]) -> AsyncIterator[Callable[[], Carried]]:
+    """Run carrier.py beside the block; what is given tells, after the block, how it went."""
     told: list[Carried] = []
     pipe = asyncio.subprocess.PIPE
     program = Path(__file__).with_name("carrier.py")

@@ -47,17 +47,18 @@ def sessions(count: int) -> None:
 
 
 @main.command()
-@click.option("--rounds", default=5, show_default=True, help="Each through the server and by boto3, in turns.")
+@click.option("--rounds", default=5, show_default=True, help="What is compared, in turns.")
 @click.option("--size", default=200, show_default=True, help="MB of the one file.")
-@click.option("--at-once", default=20, show_default=True, help="Uploads at once beside the dials; 20 MB each.")
-@click.option("--rate", default=30, show_default=True, help="Dials a second beside the uploads.")
-@click.option("--seconds", default=10, show_default=True, help="Of dials, without and with uploads.")
-def recordings(rounds: int, size: int, at_once: int, rate: int, seconds: int) -> None:
-    """Recordings: one large upload against boto3's own, and dials beside many uploads."""
+@click.option("--at-once", default=20, show_default=True, help="Uploads at once beside the dials, of 20 MB each.")
+@click.option("--pace", default=1.25, show_default=True, help="MB a second that the line of a phone takes.")
+@click.option("--rate", default=30, show_default=True, help="Dials a second over 32 pairs.")
+@click.option("--seconds", default=20, show_default=True, help="Of dials: alone, beside phones, beside faster ones.")
+def recordings(rounds: int, size: int, at_once: int, pace: float, rate: int, seconds: int) -> None:
+    """Recordings: one large upload against boto3's own (--size 0: not), dials beside many (--at-once 0: not)."""
     if size:
         _run(measure_one(rounds, size))
     if at_once:
-        _run(measure_beside_dials(rounds, at_once, rate, seconds))
+        _run(measure_beside_dials(rounds, at_once, pace, rate, seconds))
 
 
 def _run(measure: Coroutine[None, None, None]) -> None:

@@ -1,16 +1,23 @@
 """The command line, as an operator and a newcomer meet it: real processes."""
 
 import asyncio
+import base64
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from server.config import Config
+from storage.database import Database
+from storage.vault import key_id
+from tests.conftest import Bucket
+from tests.server.record_room import RecordRoom, kept_in, record_room
+from tests.storage.stores import keep
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 100.0
@@ -115,7 +122,7 @@ async def test_check_names_what_does_not_answer(config: Config) -> None:
     assert ["FAIL", "FAIL", "FAIL", "ok", "ok"] == [line.split()[0] for line in told.splitlines()]
 
 
-@pytest.mark.parametrize("command", ["serve", "work", "migrate", "check"])
+@pytest.mark.parametrize("command", ["serve", "work", "migrate", "check", "reseal"])
 async def test_a_wrong_environment_is_told_in_a_line(command: str) -> None:
     """Without its variables a command says which are missing, without a traceback, and exits 1."""
     code, told = await run(command)
@@ -158,3 +165,93 @@ async def test_keys_are_made() -> None:
 
     assert 0 == code
     assert told.startswith("k7:")
+
+
+# --- recordings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def room(
+    database: Database, redis: Redis, configure: Callable[..., Config], s3: Bucket, tmp_path: Path
+) -> AsyncIterator[RecordRoom]:
+    """Recordings in a folder, encrypted."""
+    async with record_room(database, redis, configure(**kept_in("local encrypted", s3, tmp_path / "folder"))) as opened:
+        yield opened
+
+
+async def verified(room: RecordRoom, *arguments: str) -> tuple[int, list[str], str]:
+    """What `recordings verify` comes to: (exit code, what was found, the last line)."""
+    config = room.config
+    settings = {"RECORDINGS": config.recordings, "RECORDINGS_FOLDER": str(config.recordings_folder)}
+    code, told = await run("recordings", "verify", *arguments, environ={**environ_of(config), **settings})
+    *lines, last = told.splitlines()
+    return code, sorted(lines), last
+
+
+async def test_verify_finds_nothing_where_all_is_well(room: RecordRoom) -> None:
+    """It says how much it compared, rows and objects, and exits 0."""
+    for _ in range(2):
+        await room.stored()
+
+    assert (0, [], "4 compared, 0 not as they should be") == await verified(room, "--deep")
+
+
+async def test_verify_tells_what_is_not_as_it_should_be(room: RecordRoom) -> None:
+    """A line for each, and exit code 1; what was tampered with shows with --deep, and another tenant's by its own."""
+    missing, damaged = await room.stored(), await room.stored()
+    store = room.stores.at(missing.place)
+    await store.delete(missing.object_key)
+    await room.tamper(damaged)
+    await keep(store, "ten_other/lost.mp3", b"lost")
+    reason = f"chunk 0 is not what was sealed for {damaged.call_id}"
+    lines = [
+        f"damaged     {damaged.place} {damaged.object_key} {damaged.call_id} {reason}",
+        f"missing     {missing.place} {missing.object_key} {missing.call_id}",
+        f"orphan      {missing.place} ten_other/lost.mp3 - 4 bytes",
+    ]
+
+    assert (1, lines[1:], "4 compared, 2 not as they should be") == await verified(room)
+    assert (1, lines, "4 compared, 3 not as they should be") == await verified(room, "--deep")
+    assert (1, lines[2:], "1 compared, 1 not as they should be") == await verified(room, "--tenant", "ten_other")
+
+
+async def test_a_folder_that_cannot_be_opened_is_told_in_a_line(config: Config, tmp_path: Path) -> None:
+    """By whichever command needs it, and without a traceback."""
+    (tmp_path / "file").touch()
+    environ = {**environ_of(config), "RECORDINGS": "local", "RECORDINGS_FOLDER": str(tmp_path / "file" / "folder")}
+    code, told = await run("recordings", "verify", environ=environ)
+
+    assert 1 == code
+    assert told.startswith("dialdesk: ")
+    assert "Traceback" not in told
+
+
+async def test_reseal_seals_everything_under_the_first_key(room: RecordRoom) -> None:
+    """Once; and what was recorded under the old key is heard under the new one alone."""
+    recording = await room.stored()
+    new = "new:" + base64.b64encode(bytes(range(32))).decode()
+    environ = environ_of(room.config)
+    first = await run("reseal", environ={**environ, "MASTER_KEYS": f"{new},{environ['MASTER_KEYS']}"})
+    under = key_id(await room.value("SELECT sealed FROM tenant_key"))
+    second = await run("reseal", environ={**environ, "MASTER_KEYS": new})
+
+    assert (0, ["keys of tenants 1 sealed anew", "push tokens     0 sealed anew", "recording URLs  0 sealed anew"]) == (
+        first[0],
+        first[1].splitlines(),
+    )
+    assert "new" == under
+    assert (0, "keys of tenants 0 sealed anew") == (second[0], second[1].splitlines()[0])
+    assert recording.key_id == 1
+
+
+async def test_reseal_names_what_it_cannot_open(room: RecordRoom) -> None:
+    """It exits 1, so that nobody drops the key that is missing."""
+    recording = await room.stored()
+    new = "new:" + base64.b64encode(bytes(range(32))).decode()
+    code, told = await run("reseal", environ={**environ_of(room.config), "MASTER_KEYS": new})
+
+    assert 1 == code
+    assert (
+        f"not opened      tenant/{recording.tenant_id}/key/1: sealed under the key 'test', which is not held here"
+        == told.splitlines()[-1]
+    )

@@ -34,9 +34,41 @@ def test_variables_are_typed() -> None:
     assert ("10.0.0.0/8", "127.0.0.1") == config.trusted_proxies
 
 
+BUCKET = {
+    "RECORDINGS": "s3",
+    "S3_BUCKET": "recordings",
+    "S3_ACCESS_KEY": "not-a-secret-key-id",
+    "S3_SECRET_KEY": "not-a-secret-key",
+}
+
+
 def test_secrets_do_not_print() -> None:
     """Neither the configuration nor a secret of it shows what it is when it is printed."""
-    assert "not-a-secret" not in repr(read_config(GIVEN))
+    assert "not-a-secret" not in repr(read_config({**GIVEN, **BUCKET}))
+
+
+def test_recordings_are_off_unless_told() -> None:
+    """Nothing is kept, encrypted or fetched from inside before somebody says so."""
+    config = read_config(GIVEN)
+
+    assert ("off", False, ()) == (config.recordings, config.recording_encryption, config.fetch_networks)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        BUCKET,
+        {"RECORDINGS": "s3", "S3_BUCKET": "recordings"},
+        {"RECORDINGS": "local", "RECORDINGS_FOLDER": "/var/lib/recordings"},
+        {**BUCKET, "RECORDINGS": "hybrid", "RECORDINGS_FOLDER": "/var/lib/recordings"},
+        {**BUCKET, "S3_ENDPOINT_URL": "https://s3.example:9000", "S3_PUBLIC_URL": "https://files.example"},
+        {**BUCKET, "S3_ENCRYPTION": "aws:kms", "S3_KMS_KEY": "a-key", "S3_SIGNATURE": "s3", "S3_RETRIES": "0"},
+        {"UPLOAD_MEMORY": "15728640", "RECORDING_LIMIT": "1024", "FETCH_NETWORKS": "10.0.0.0/8, fd00::/8"},
+    ],
+)
+def test_recordings_are_kept_in_each_of_these_ways(given: dict[str, str]) -> None:
+    """A folder, a bucket with keys or with those of the machine, or both."""
+    assert given.get("RECORDINGS", "off") == read_config({**GIVEN, **given}).recordings
 
 
 @pytest.mark.parametrize(
@@ -53,6 +85,25 @@ def test_secrets_do_not_print() -> None:
         ({**GIVEN, "LEASE": "6"}, "LEASE must be at least twice"),
         ({**GIVEN, "PROBE_AFTER": "70"}, "PROBE_AFTER < OFFLINE_AFTER"),
         ({**GIVEN, "TLS_CERT": "cert.pem"}, "TLS_CERT and TLS_KEY go together"),
+        ({**GIVEN, "RECORDINGS": "tape"}, "RECORDINGS: Invalid enum value"),
+        ({**GIVEN, "RECORDINGS": "local"}, "RECORDINGS_FOLDER must be set"),
+        ({**GIVEN, "RECORDINGS": "s3"}, "S3_BUCKET must be set"),
+        ({**GIVEN, **BUCKET, "RECORDINGS": "hybrid"}, "RECORDINGS_FOLDER must be set"),
+        ({**GIVEN, **BUCKET, "S3_BUCKET": ""}, "S3_BUCKET must be set"),
+        ({**GIVEN, **BUCKET, "S3_SECRET_KEY": ""}, "S3_ACCESS_KEY and S3_SECRET_KEY go together"),
+        ({**GIVEN, "S3_ADDRESSING": "host"}, "S3_ADDRESSING"),
+        ({**GIVEN, "S3_SIGNATURE": "s3v2"}, "S3_SIGNATURE"),
+        ({**GIVEN, "S3_CHECKSUMS": "never"}, "S3_CHECKSUMS"),
+        ({**GIVEN, "S3_ENCRYPTION": "rot13"}, "S3_ENCRYPTION"),
+        ({**GIVEN, "S3_RETRIES": "-1"}, "S3_RETRIES"),
+        ({**GIVEN, "RECORDING_LIMIT": "1023"}, "RECORDING_LIMIT"),
+        ({**GIVEN, "RECORDING_LIMIT": str(1024**4)}, "RECORDING_LIMIT"),
+        ({**GIVEN, "RECORDING_ENCRYPTION": "perhaps"}, "RECORDING_ENCRYPTION"),
+        ({**GIVEN, "RECORDING_LINK_TTL": "0"}, "RECORDING_LINK_TTL"),
+        ({**GIVEN, "UPLOAD_MEMORY": "15728639"}, "UPLOAD_MEMORY"),
+        ({**GIVEN, "UPLOAD_IDLE": "0"}, "UPLOAD_IDLE"),
+        ({**GIVEN, "SETTLE_AFTER": "-1"}, "SETTLE_AFTER"),
+        ({**GIVEN, "FETCH_NETWORKS": "10.0.0.0/8,inside"}, "FETCH_NETWORKS: inside is not a network"),
     ],
 )
 def test_what_is_wrong_is_named(given: dict[str, str], named: str) -> None:

@@ -213,8 +213,8 @@ class Installation:
         query: Mapping[str, Any] = {},
         headers: Mapping[str, str] = {},
     ) -> httpx.Response:
-        """Send a request. What the path asks for is `none` unless given; a body that is not bytes is sent as JSON, or as
-        the fields of a form with AUDIO."""
+        """Send a request. What the path asks for is `none` unless given. A body that is not bytes is sent as JSON, or
+        as the fields of a form with AUDIO."""
         filled = re.sub(r"{(\w+)}", lambda part: quote(path.get(part[1], "none"), safe=""), endpoint.path)
         content = body
         if body is not None and not isinstance(body, bytes | AsyncIterator):
@@ -668,8 +668,7 @@ async def test_bodies_that_cannot_be_read_are_refused(configure: Callable[..., C
             answers[endpoint.name] = [
                 f"{expected}, not {answer}"
                 for content, more, expected in bad
-                if expected
-                != (answer := outcome(await site.ask(person, endpoint, path, content, headers=more)))
+                if expected != (answer := outcome(await site.ask(person, endpoint, path, content, headers=more)))
             ]
 
     assert {} == {name: wrong for name, wrong in answers.items() if wrong}

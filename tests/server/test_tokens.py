@@ -11,11 +11,25 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from protocol.errors import DialdeskError
-from server.tokens import AUDIENCE, ISSUER, LEEWAY, AccessTokens, Claims, digest, is_api_key, new_api_key, new_token
+from server.tokens import (
+    AUDIENCE,
+    ISSUER,
+    LEEWAY,
+    AccessTokens,
+    Claims,
+    Listener,
+    PlayTokens,
+    digest,
+    is_api_key,
+    new_api_key,
+    new_token,
+)
 
 SECRET = "not-a-secret-not-a-secret-not-a-secret"
 TOKENS = AccessTokens(SECRET, 7200)
 ANN = Claims("user_ann", "login_1")
+LINKS = PlayTokens(SECRET, 300)
+LISTENER = Listener("tenant_1", "call_1")
 
 
 def key() -> bytes:
@@ -115,6 +129,90 @@ def test_deep_nesting_is_refused() -> None:
         header = base64.urlsafe_b64encode(b"[" * depth).decode().rstrip("=")
 
         assert "UNAUTHENTICATED" == refused(f"{header}.e30.x")
+
+
+# --- links to recordings ----------------------------------------------------------------------------------------------
+
+
+def link_key() -> bytes:
+    """The key that signs links, derived here independently."""
+    return HKDF(SHA256(), length=32, salt=None, info=b"dialdesk recording link").derive(SECRET.encode())
+
+
+def linked(algorithm: str = "HS256", without: str = "", **changed: Any) -> str:
+    """A link's token with the right key, and with something else about it."""
+    claims = {"iss": ISSUER, "aud": "dialdesk-recording", "sub": "call_1", "tid": "tenant_1", "exp": time.time() + 60}
+    claims |= changed
+    claims.pop(without, None)
+    return jwt.encode(claims, link_key(), algorithm=algorithm)
+
+
+def link_refused(token: str) -> str:
+    """The code by which a link is refused."""
+    with pytest.raises(DialdeskError) as refusal:
+        LINKS.read(token)
+    return refusal.value.code
+
+
+def test_a_link_says_which_recording_it_plays() -> None:
+    """Nothing else, and for so long."""
+    before = int(time.time())
+    told = jwt.decode(LINKS.mint(LISTENER), link_key(), algorithms=["HS256"], audience="dialdesk-recording")
+
+    assert LISTENER == LINKS.read(LINKS.mint(LISTENER))
+    assert LISTENER == LINKS.read(linked())
+    assert {"iss", "aud", "sub", "tid", "exp"} == told.keys()
+    assert before + 300 <= told["exp"] <= int(time.time()) + 300
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_tampered_link_plays_nothing(part: int) -> None:
+    """Whichever part of it was changed."""
+    parts = LINKS.mint(LISTENER).split(".")
+    parts[part] = parts[part][:5] + ("A" if parts[part][5] != "A" else "B") + parts[part][6:]
+
+    assert "NOT_FOUND" == link_refused(".".join(parts))
+
+
+def test_a_link_dies_after_its_time() -> None:
+    """To the second: the clocks of nodes are no excuse where anybody may listen who has it."""
+    assert "TOKEN_EXPIRED" == link_refused(linked(exp=int(time.time()) - 1))
+    assert "TOKEN_EXPIRED" == link_refused(PlayTokens(SECRET, -1).mint(LISTENER))
+
+
+def test_a_token_of_another_use_is_no_link_and_no_link_signs_in() -> None:
+    """Neither the audience alone nor the key alone makes one into the other."""
+    as_access = jwt.encode(
+        {**jwt.decode(TOKENS.mint(ANN), options={"verify_signature": False}), "aud": "dialdesk-recording", "tid": "t"},
+        key(),
+        algorithm="HS256",
+    )
+
+    assert {"NOT_FOUND"} == {link_refused(token) for token in (TOKENS.mint(ANN), as_access, linked(aud=AUDIENCE))}
+    assert "UNAUTHENTICATED" == refused(LINKS.mint(LISTENER))
+    assert "UNAUTHENTICATED" == refused(linked(aud=AUDIENCE, sid="login_1", iat=int(time.time())))
+
+
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "tid", "exp"])
+def test_every_claim_of_a_link_is_required(claim: str) -> None:
+    """One that leaves a claim out plays nothing."""
+    assert "NOT_FOUND" == link_refused(linked(without=claim))
+
+
+@pytest.mark.parametrize("token", ["", ".", "a.b.c", "é.é.é", "\x00", "a" * 513])
+def test_nonsense_is_no_link(token: str) -> None:
+    """Whatever it is."""
+    assert "NOT_FOUND" == link_refused(token)
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+def test_a_link_by_another_algorithm_plays_nothing(algorithm: str) -> None:
+    """Also with the right key."""
+    assert "NOT_FOUND" == link_refused(linked(algorithm))
+
+
+# --- random tokens ----------------------------------------------------------------------------------------------------
 
 
 def test_random_tokens_have_256_bits() -> None:

@@ -25,8 +25,8 @@ class Desk:
         """A call that has ended."""
         call_id = new_call_id()
         await self.connection.execute(
-            "INSERT INTO call (id, tenant_id, user_id, created_by, call_method, customer_phone, status, ended_at, record)"
-            " VALUES ($1, $2, $3, $3, 'mobile', '+8613800138000', 'ended', now(), $4)",
+            "INSERT INTO call (id, tenant_id, user_id, created_by, call_method, customer_phone, status, ended_at,"
+            " outcome, record) VALUES ($1, $2, $3, $3, 'mobile', '+8613800138000', 'ended', now(), 'connected', $4)",
             call_id,
             self.tenant_id,
             self._user_id,
