@@ -140,7 +140,8 @@ CREATE UNIQUE INDEX extension_call ON extension (call_id) WHERE call_id IS NOT N
 -- What the server asks of a provider. Committed before the request is written; never asked twice. `sent_at` is set right
 -- before: an attempt that expired without it was never asked.
 CREATE TABLE attempt (
-    call_id text PRIMARY KEY REFERENCES call ON DELETE CASCADE,
+    call_id text NOT NULL REFERENCES call ON DELETE CASCADE,
+    n integer NOT NULL DEFAULT 1,  -- a definite refusal before ringing may be followed by an attempt at another line
     tenant_id text NOT NULL,
     line_id text NOT NULL,
     provider text NOT NULL,
@@ -157,6 +158,7 @@ CREATE TABLE attempt (
     next_look_at timestamptz,
     looks integer NOT NULL DEFAULT 0,
     recording_asked boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (call_id, n),
     FOREIGN KEY (tenant_id, line_id) REFERENCES call_line (tenant_id, id)
 );
 CREATE INDEX attempt_look ON attempt (next_look_at) WHERE next_look_at IS NOT NULL;
@@ -185,8 +187,19 @@ CREATE TABLE webhook_inbox (
 CREATE INDEX webhook_inbox_due ON webhook_inbox (next_at) WHERE state = 'new';
 CREATE INDEX webhook_inbox_age ON webhook_inbox (received_at) WHERE state <> 'new';
 
+INSERT INTO role_permission (role, permission)
+SELECT role, unnest(permissions) FROM (VALUES
+    ('tenant_admin', '{lines.read,lines.manage}'::text[]),
+    ('operator', '{lines.read,lines.manage}'),
+    ('supervisor', '{lines.read}'),
+    ('agent', '{lines.read}'),
+    ('viewer', '{lines.read}'),
+    ('auditor', '{lines.read}')
+) AS granted (role, permissions);
+
 -- migrate:down
 
+DELETE FROM role_permission WHERE permission LIKE 'lines.%';
 DROP TABLE webhook_inbox, attempt, extension, do_not_call, test_number, line_day, line_seat, call_line;
 DROP INDEX call_live_line;
 ALTER TABLE tenant DROP COLUMN calls_enabled, DROP COLUMN calling_from, DROP COLUMN calling_to;

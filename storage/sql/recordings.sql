@@ -45,7 +45,7 @@ told AS (
     SET version = version + 1, has_recording = true, recording_size = s.size, recording_status = 'ready', updated_at = now()
     FROM stored s
     WHERE c.tenant_id = $1 AND c.id = s.call_id
-    RETURNING c.id, c.user_id
+    RETURNING c.id, c.user_id, tell_hooks('recording.ready', c)
 ),
 noted AS (
     INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
@@ -138,7 +138,7 @@ WITH gone AS (
 told AS (
     UPDATE call c SET version = version + 1, recording_status = g.leaving_as, updated_at = now()
     FROM gone g WHERE c.tenant_id = $1 AND c.id = g.call_id
-    RETURNING c.id
+    RETURNING c.id, tell_hooks('recording.' || g.leaving_as, c)
 )
 INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
 SELECT g.call_id, $1, 'server', 'RECORDING_' || upper(g.leaving_as), 'enriched', '{}' FROM gone g;

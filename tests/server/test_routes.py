@@ -24,7 +24,7 @@ from server.config import Config
 from server.http import ANYONE, PHONE, SIGNED_IN, AppBody, Endpoint
 from server.openapi import describe_endpoints
 from storage.database import Database
-from tests.server.companies import AUDIO, HARDWARE, NOBODY, Company, Person, Town
+from tests.server.companies import AUDIO, HARDWARE, NOBODY, NOBODYS_URL, Company, Person, Town
 from tests.server.test_forms import encoded, part
 
 DOCUMENTS: Final = {
@@ -66,9 +66,15 @@ NOT_ONCE: Final = {
     "Users.unlock": "makes nothing",
     "Devices.make_qr": "its answer is secret; the newest code counts",
     "Devices.bind": "its answer is secret; the code serves once",
+    "Hooks.rotate_secret": "its answer is secret; asked again, the last secrets go on as well",
+    "Hooks.ping": "one test more does no harm",
+    "Hooks.resend": "makes nothing",
+    "Hooks.resend_failed": "makes nothing",
     "Calls.hang_up": "makes nothing",
     "Calls.report_status": "a report has an id of its own",
     "Calls.report_end": "a report has an id of its own",
+    "Lines.test": "makes nothing",
+    "Lines.test_config": "makes nothing",
     "Records.complete_follow_up": "makes nothing",
     "Uploads.upload": "a call has one recording, and the same file again is the same answer",
     "Uploads.attach": "a call has one recording, and the same file again is the same answer",
@@ -81,7 +87,7 @@ NOT_ONCE: Final = {
 UNLESS: Final = {"customerId": "customerPhone"}
 """What names something only where another field is left out: beside a number it is the CRM's word for whom it calls."""
 
-NAMES_NOTHING: Final = {"orderId", "orderIds", "externalId", "messageId", "lineId", "number"}
+NAMES_NOTHING: Final = {"orderId", "orderIds", "externalId", "messageId", "lineId", "accountId", "seatId", "number"}
 """What a CRM or a phone calls its own things: text that is kept as it comes, or the number of a part. Lines are named
 once there are any."""
 
@@ -102,6 +108,13 @@ REFUSES_OTHERWISE: Final = {
 """Where nobody of a tenant gets as far as NOT_FOUND."""
 
 
+LINE: Final = {
+    "providerType": "infinity",
+    "providerConfig": {"appId": "new", "accessKey": "a new access key", "baseUrl": NOBODYS_URL},
+}
+"""What is configured of a line."""
+
+
 def sample(own: Company) -> dict[str, Any]:
     """The body of a request that its endpoint takes, by the endpoint's name: JSON, a file, or the fields of a form."""
     return {
@@ -118,6 +131,9 @@ def sample(own: Company) -> dict[str, Any]:
         "Users.create": {"username": "new", "name": "New", "role": "supervisor"},
         "Users.update": {"name": "New", "role": "supervisor"},
         "Users.import_users": b"username,name\nnew,New\n",
+        "Hooks.create": {"url": "https://crm.example/", "events": ["call.ended"], "description": "new"},
+        "Hooks.update": {"events": ["call.created"]},
+        "Hooks.resend_failed": {"since": "2026-11-22T00:00:00Z"},
         "ApiKeys.create": {"name": "new", "scopes": ["calls.read"]},
         "Devices.make_qr": {},
         "Devices.bind": {
@@ -134,6 +150,10 @@ def sample(own: Company) -> dict[str, Any]:
         "Calls.hang_up": {"callId": own.live_call_id},
         "Calls.report_status": {"callId": own.live_call_id, "status": "ringing"},
         "Calls.report_end": {"callId": own.live_call_id, "status": "connected"},
+        "Lines.create": {"name": "New", **LINE},
+        "Lines.update": {"name": "New"},
+        "Lines.test_config": LINE,
+        "Lines.put_seat": {"seatId": "new"},
         "Records.follow_up": {"note": "new"},
         "Uploads.upload": {"callId": own.live_call_id},
         "Uploads.attach": {},
@@ -166,13 +186,17 @@ def known_as(company: Company) -> dict[str, list[str]]:
         "resourceId": [company.device_id],
         "deviceId": [company.busy_device_id, company.device_id],
         "handset": [HARDWARE],
-        "lineId": ["line_none"],
+        "lineId": [company.line_id],
+        "accountId": ["another account"],
+        "seatId": ["another seat"],
         "callId": [company.live_call_id, company.ended_call_id],
         "customerId": [company.customer_id],
         "externalId": [company.reference],
         "orderId": [company.order_id],
         "orderIds": [company.order_id],
         "keyId": [company.key_id],
+        "hookId": [company.hook_id],
+        "deliveryId": [company.delivery_id],
         "messageId": [new_message_id()],
         "uploadId": [company.upload_id],
         "number": ["1"],
@@ -277,8 +301,13 @@ def _demand_shape(response: httpx.Response, language: Language) -> None:
 
 @pytest.fixture
 def configure(configure: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
-    """Make a configuration with which recordings are kept."""
-    return functools.partial(configure, recordings="local", recordings_folder=tmp_path / "recordings")
+    """Make a configuration with which recordings are kept, and lines may be at this machine."""
+    return functools.partial(
+        configure,
+        recordings="local",
+        recordings_folder=tmp_path / "recordings",
+        provider_networks="127.0.0.0/8",
+    )
 
 
 @asynccontextmanager
@@ -857,6 +886,6 @@ async def test_a_request_under_one_key_happens_once(config: Config, database: Da
 
 
 def _kept(response: httpx.Response) -> dict[str, Any]:
-    """An answer but for the API key itself, which is told once and kept nowhere."""
+    """An answer but for the API key or the secret itself, which is told once and kept nowhere."""
     answer: dict[str, Any] = response.json()
-    return {name: value for name, value in answer.items() if name != "key"}
+    return {name: value for name, value in answer.items() if name not in {"key", "secret"}}
