@@ -5,7 +5,9 @@ workers at once or again after a crash, with the same end.
 """
 
 import asyncio
+import shutil
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -36,10 +38,13 @@ AT_ONCE = 8
 """Recordings that one worker attends to at a time."""
 
 EXPIRE_AT_ONCE = 1000
+DROP_AT_ONCE = 200
 
 READ_DEADLINE = 120.0
 """Seconds that reading the audio of one recording may take."""
-READ_TRIES = 5
+
+_COPY = "dialdesk-recording-"
+"""What begins the names of folders, in the system's temporary one, with copies that are being read."""
 
 
 class Archive:
@@ -54,10 +59,19 @@ class Archive:
         self._upload_age = timedelta(seconds=config.upload_expiry + config.upload_timeout)
 
     async def settle(self) -> None:
-        """Look what became of recordings whose storing, or whose leaving, did not end in time."""
+        """Look what became of recordings whose storing did not end in time."""
         async with self._database.connection() as connection:
             due = await recordings.unsettled(connection, self._stores.places, self._lease, AT_ONCE)
         await self._each(due, self._settle)
+
+    async def drop(self) -> None:
+        """Drop the bytes of recordings that leave, for as long as there are any."""
+        while True:
+            async with self._database.connection() as connection:
+                due = await recordings.to_drop(connection, self._stores.places, self._lease, DROP_AT_ONCE)
+            await self._each(due, self._drop_object)
+            if len(due) < DROP_AT_ONCE:
+                return
 
     async def move(self) -> None:
         """Move what lies in this machine's spool to the bucket."""
@@ -79,6 +93,7 @@ class Archive:
             due = await uploads.expired(connection, self._stores.places, self._lease, 20 * AT_ONCE)
         await self._each(due, self._drop)
         await self._each(self._stores.places, self._sweep_store)
+        await asyncio.to_thread(_sweep_copies)
         if self._stores.spool is not None:
             await self._each([self._stores.spool], self._sweep_spool)
 
@@ -113,9 +128,6 @@ class Archive:
 
     async def _settle(self, recording: Recording) -> None:
         store = self._stores.at(recording.place)
-        if recording.state == "leaving":
-            await self._drop_object(recording)
-            return
         if not await self._appeared(store, recording):
             # After this nothing can make the object appear any more: but it may have, a moment ago.
             await store.abort(recording.object_key, recording.store_upload_id)
@@ -123,11 +135,11 @@ class Archive:
                 await self._withdraw(recording, "it never appeared")
                 return
         if await self._is_whole(recording, recording.place):
-            await self._intake.finish(recording, recording.size)
+            await self._intake.finish(recording, recording.size, recording.sha256)
             self._metrics.recordings.labels("settled").inc()
         else:
-            await store.delete(recording.object_key)
-            await self._withdraw(recording, "it is not what was brought")
+            await self._intake.take_back(recording)
+            self._withdrawn(recording, "it is not what was brought")
 
     @staticmethod
     async def _appeared(store: Store, recording: Recording) -> bool:
@@ -140,6 +152,9 @@ class Archive:
     async def _withdraw(self, recording: Recording, reason: str) -> None:
         async with self._database.connection() as connection:
             await recordings.withdraw(connection, recording)
+        self._withdrawn(recording, reason)
+
+    def _withdrawn(self, recording: Recording, reason: str) -> None:
         log.warning("recording withdrawn", call_id=recording.call_id, reason=reason)
         self._metrics.recordings.labels("withdrawn").inc()
 
@@ -154,7 +169,9 @@ class Archive:
         return doubt is None
 
     async def _drop_object(self, recording: Recording) -> None:
-        """The object first, wherever a move may have left one, then the row."""
+        """The object first, wherever a move may have left one or is about to, then the row."""
+        if recording.move_upload_id is not None and self._stores.reaches(BUCKET):
+            await self._stores.at(BUCKET).abort(recording.object_key, recording.move_upload_id)
         for place in {recording.place, *self._stores.places}:
             await self._stores.at(place).delete(recording.object_key)
         async with self._database.connection() as connection:
@@ -166,7 +183,8 @@ class Archive:
         """Copy to the bucket, read the copy back, say where it is, and only then empty the spool."""
         spool, bucket = self._stores.at(recording.place), self._stores.at(BUCKET)
         try:
-            await self._copy(recording, spool, bucket)
+            if not await self._copy(recording, spool, bucket):
+                return
         except NoSuchObject:
             log.exception("recording missing", call_id=recording.call_id, place=recording.place)
             self._metrics.recordings.labels("missing").inc()
@@ -186,13 +204,16 @@ class Archive:
         await spool.delete(recording.object_key)
         self._metrics.recordings.labels("moved").inc()
 
-    @staticmethod
-    async def _copy(recording: Recording, spool: Store, bucket: Store) -> None:
-        """Copy the bytes as they lie. Raises NoSuchObject."""
+    async def _copy(self, recording: Recording, spool: Store, bucket: Store) -> bool:
+        """Copy the bytes as they lie; False where the recording leaves meanwhile. Raises NoSuchObject."""
         key = recording.object_key
         size = (await spool.stat(key)).size
         upload_id = await bucket.begin(key, recording.media_type)
         try:
+            async with self._database.connection() as connection:
+                if not await recordings.moving(connection, recording, upload_id):
+                    await bucket.abort(key, upload_id)
+                    return False
             parts = []
             for number, start in enumerate(range(0, size, PART), start=1):
                 async with aclosing(spool.read(key, start, min(start + PART, size))) as pieces:
@@ -204,6 +225,7 @@ class Archive:
         except BaseException:
             await bucket.abort(key, upload_id)
             raise
+        return True
 
     async def _drop(self, upload: Upload) -> None:
         await self._stores.at(upload.place).abort(upload.object_key, upload.store_upload_id)
@@ -236,7 +258,7 @@ class Archive:
 
     async def _read(self, recording: Recording) -> None:
         try:
-            with tempfile.TemporaryDirectory(prefix="dialdesk-") as folder:
+            with tempfile.TemporaryDirectory(prefix=_COPY) as folder:
                 file = Path(folder) / "recording"
                 await self._download(recording, file)
                 facts = await read_audio(file, timeout=READ_DEADLINE)
@@ -246,12 +268,8 @@ class Archive:
             log.warning("recording unreadable", call_id=recording.call_id, cause=repr(error))
             self._metrics.recordings.labels("unreadable").inc()
             return
-        except (StoreError, OSError) as error:
-            if recording.read_tries < READ_TRIES:
-                raise StoreError(str(error)) from error
-            async with self._database.connection() as connection:
-                await recordings.unreadable(connection, recording, "the store did not give it")
-            return
+        except OSError as error:  # no room here: it comes due again
+            raise StoreError(str(error)) from error
         async with self._database.connection() as connection:
             await recordings.read(
                 connection,
@@ -269,3 +287,14 @@ class Archive:
             async with aclosing(self._stores.read(recording, recording.size, 0, recording.size)) as pieces:
                 async for piece in pieces:
                     await asyncio.to_thread(target.write, piece)
+
+
+def _sweep_copies() -> None:
+    """Drop copies that a worker left which was killed while it read them: nobody reads one for an hour."""
+    before = time.time() - 3600
+    for folder in Path(tempfile.gettempdir()).glob(f"{_COPY}*"):
+        try:
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder)
+        except OSError as error:  # another worker's, of another user, or just gone
+            log.info("copy not swept", cause=str(error))

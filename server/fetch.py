@@ -36,9 +36,6 @@ REDIRECT = {301, 302, 303, 307, 308}
 NOT_YET = {403, 404, 408, 425, 429}
 """What providers answer for a recording that is still being made, or when asked too often."""
 
-TRIES = 39
-"""Fetches, each after its `back_off`, that fill the 24 hours for which providers keep their URLs valid."""
-
 
 class FetchFailed(Exception):  # noqa: N818 - a fact about the fetch
     """Nothing, or not all of it, was fetched. `reason` may be shown and logged; if `final`, trying again is no use."""
@@ -150,7 +147,7 @@ async def open_fetcher(
 
 
 def back_off(tries: int, chance: Callable[[], float] = random.random) -> float:
-    """Return the seconds to wait before the next fetch, after so many `tries` that failed; give up after `TRIES`.
+    """Return the seconds to wait before the next fetch, after so many `tries` that failed.
 
     Between half and all of 20 s, doubled with each try up to an hour: at first no less than the 10 s that Ronglian asks
     for, and never all jobs at once after an outage. `chance` draws from 0 to 1.

@@ -7,9 +7,9 @@ leaves nothing behind; what fails within it is settled by the worker (archive.py
 
 import asyncio
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Self
@@ -48,6 +48,12 @@ _SHARE = (_UNDER_WAY + 1) * PART
 """Bytes that one upload holds in memory at most: the parts on their way, and one that fills; a part that is sealed, of
 which there are two then, takes the room of one on its way."""
 
+_SLOWEST = 5 * 1024 * 1024
+"""Bytes a second at which a store puts parts together, or reads them back, at the slowest: so long a worker waits."""
+
+_AT_ONCE_EACH = 3
+"""Requests that one phone or person may bring files by at a time, so that none holds all the memory there is."""
+
 _DROP_DEADLINE = 20.0
 """Seconds that dropping an upload may take; the worker drops what is left."""
 
@@ -80,6 +86,7 @@ class Intake:
         self._timeout = config.upload_timeout
         self._settle_after = config.settle_after
         self._room = Room(config.upload_memory)
+        self._bringing: Counter[str] = Counter()
 
     async def target(self, reach: Reach, call_id: str) -> Target:
         """Return the call whose recording is brought. Raises NOT_FOUND."""
@@ -100,9 +107,21 @@ class Intake:
             case "storing":
                 raise DialdeskError("UPLOAD_IN_PROGRESS")
 
-    def room(self, length: int) -> AbstractAsyncContextManager[None]:
-        """Hold memory for an upload of so many bytes while the block runs. Raises UNAVAILABLE where there is none."""
-        return self._room.take(min((_UNDER_WAY + 1) * length, _SHARE), self._idle)  # a small one is copied as often
+    @asynccontextmanager
+    async def room(self, length: int, actor_id: str) -> AsyncIterator[None]:
+        """Hold memory for an upload of so many bytes while the block runs.
+
+        Raises UPLOAD_IN_PROGRESS where the same actor brings several already, UNAVAILABLE where there is no room."""
+        if self._bringing[actor_id] >= _AT_ONCE_EACH:
+            raise DialdeskError("UPLOAD_IN_PROGRESS")
+        self._bringing[actor_id] += 1
+        try:
+            async with self._room.take(min((_UNDER_WAY + 1) * length, _SHARE), self._idle):
+                yield
+        finally:
+            self._bringing[actor_id] -= 1
+            if not self._bringing[actor_id]:
+                del self._bringing[actor_id]
 
     # --- whole --------------------------------------------------------------------------------------------------------
 
@@ -120,7 +139,7 @@ class Intake:
         those of the digest `sha256`, where that was told."""
         self.admit(target)
         with self._counted(source) as count:
-            async with self.room(length or _SHARE):
+            async with self.room(length or _SHARE, actor_id):
                 kind, head = await _read_head(pieces)
                 upload, _ = await self.begin(target, source, actor_id, kind, self._timeout + 60)
                 try:
@@ -149,7 +168,9 @@ class Intake:
 
         Its key is the seed's (003 §8.5) with the tenant before it and the true extension; the day is the tenant's."""
         place = self._stores.place
-        key = f"{target.tenant_id}/recordings/{target.day:%Y/%m/%d}/{target.call_id}.{kind.extension}"
+        # What was withdrawn may still be being deleted, by a node that is slow: it must not meet what comes after it.
+        name = f"{target.call_id}.{target.withdrawn + 1}" if target.withdrawn else target.call_id
+        key = f"{target.tenant_id}/recordings/{target.day:%Y/%m/%d}/{name}.{kind.extension}"
         with _told():
             store_upload_id = await self._stores.at(place).begin(key, kind.media_type)
         async with self._database.connection() as connection:
@@ -184,19 +205,23 @@ class Intake:
             parts = await self._stores.at(upload.place).parts(upload.object_key, upload.store_upload_id)
         return {part.number: part for part in parts}
 
-    async def part_url(self, upload: Upload, number: int) -> str | None:
+    async def part_url(self, upload: Upload, place: PartPlace) -> str | None:
         """Return where a part may be PUT in the bucket itself; None where it must come through the server."""
         if upload.key_id is not None:
             return None
         store, ttl = self._stores.at(upload.place), round(self._timeout)
-        return await store.part_url(upload.object_key, upload.store_upload_id, number, ttl)
+        return await store.part_url(upload.object_key, upload.store_upload_id, place.number, ttl, size=place.size)
 
     async def put_part(self, upload: Upload, place: PartPlace, content: bytes) -> None:
         """Keep a part. Raises NOT_FOUND where the upload is over, STORAGE_FULL, UNAVAILABLE."""
         store, cipher = self._stores.at(upload.place), await self._stores.cipher(upload)
-        # The same chunk is not sealed twice: what arrived stays, and other bytes show when the upload is completed.
-        if cipher is not None and place.number in await self.arrived(upload):
-            return
+        if cipher is not None:
+            digest = await asyncio.to_thread(lambda: hashlib.sha256(content).digest())
+            async with self._database.connection() as connection:
+                if not await uploads.bring_part(connection, upload, place.number, digest):
+                    raise DialdeskError(
+                        "CHECKSUM_MISMATCH", reason=f"part {place.number} was sent with other bytes before"
+                    )
         with _told():
             await _put(store, upload, place.number, await _sealed(cipher, place.number, content, last=place.last))
 
@@ -226,7 +251,7 @@ class Intake:
 
     # --- the gate -----------------------------------------------------------------------------------------------------
 
-    async def finish(self, brought: Bytes, size: int) -> None:
+    async def finish(self, brought: Bytes, size: int, sha256: bytes) -> None:
         """The object is there and whole: the recording is stored and its agent told, by us or by a worker before us.
 
         Raises UNAVAILABLE where a worker, meanwhile, made nothing of it: it must be brought again.
@@ -240,7 +265,7 @@ class Intake:
             recording_url=recording_url(brought.call_id),
         )
         async with self._database.connection() as connection:
-            emitted = await recordings.finish(connection, brought, tell)
+            emitted = await recordings.finish(connection, brought, sha256, tell)
             if emitted is None:
                 standing = await recordings.standing(connection, brought.tenant_id, brought.call_id)
                 if standing is None or standing.store_upload_id != brought.store_upload_id:
@@ -270,11 +295,25 @@ class Intake:
             return DialdeskError("UNSUPPORTED_AUDIO")
         return None
 
+    async def take_back(self, brought: Bytes) -> None:
+        """What was stored is not what was told: the object goes, then the row; what fails a worker settles.
+
+        The row is held meanwhile: whoever was stopped on the way here, while another took it back, must not drop what
+        has been brought since under the same key.
+        """
+        async with self._database.transaction() as connection:
+            standing = await recordings.lock(connection, brought.tenant_id, brought.call_id)
+            if standing is None or standing.state != "storing" or standing.store_upload_id != brought.store_upload_id:
+                return
+            with _told():
+                await self._stores.at(brought.place).delete(brought.object_key)
+            await recordings.withdraw(connection, brought)
+
     async def _store(self, upload: Upload, size: int, sha256: bytes, parts: list[Part], *, read_back: bool) -> Stored:
         """Pass the gate, make the object appear, see that it is whole, and say so."""
         async with self._database.connection() as connection:
             passed = await recordings.hold_place(
-                connection, upload.tenant_id, upload.id, size, sha256, self._settle_after
+                connection, upload.tenant_id, upload.id, size, sha256, self._settle_after + size / _SLOWEST
             )
         if not passed:
             return await self._stopped_at_gate(upload, sha256)
@@ -288,9 +327,9 @@ class Intake:
             log.warning("recording not stored yet", call_id=upload.call_id, cause=str(error))
             raise DialdeskError("STORAGE_FULL" if isinstance(error, StoreFull) else "UNAVAILABLE") from error
         if doubt is not None:
-            await self._take_back(upload, store)
+            await self.take_back(upload)
             raise doubt
-        await self.finish(upload, size)
+        await self.finish(upload, size, sha256)
         return stored(upload.call_id, size, sha256)
 
     async def _stopped_at_gate(self, upload: Upload, sha256: bytes) -> Stored:
@@ -310,13 +349,6 @@ class Intake:
                 raise DialdeskError("UPLOAD_IN_PROGRESS")
             case _:
                 raise DialdeskError("RECORDING_GONE")
-
-    async def _take_back(self, upload: Upload, store: Store) -> None:
-        """What was stored is not what was told: the object goes, then the row; what fails a worker settles."""
-        with _told():
-            await store.delete(upload.object_key)
-        async with self._database.connection() as connection:
-            await recordings.withdraw(connection, upload)
 
     async def _drop_or_leave(self, upload: Upload) -> None:
         """Drop an upload that came to nothing; where that fails a worker does it when the upload expires."""
@@ -432,13 +464,14 @@ def places(upload: Upload) -> list[PartPlace]:
     ]
 
 
+def has_arrived(upload: Upload, place: PartPlace, arrived: dict[int, Part]) -> bool:
+    """Whether a part is there, as large as it must be."""
+    return place.number in arrived and arrived[place.number].size == _size_at_rest(upload, place.size)
+
+
 def _in_place(upload: Upload, arrived: dict[int, Part]) -> list[Part]:
-    """The parts in their order. Raises UPLOAD_INCOMPLETE where one is missing, or not as large as it must be."""
-    missing = [
-        place.number
-        for place in places(upload)
-        if place.number not in arrived or arrived[place.number].size != _size_at_rest(upload, place.size)
-    ]
+    """The parts in their order. Raises UPLOAD_INCOMPLETE where one has not arrived."""
+    missing = [place.number for place in places(upload) if not has_arrived(upload, place, arrived)]
     if missing:
         raise DialdeskError("UPLOAD_INCOMPLETE", missing=missing[:100])
     return [arrived[place.number] for place in places(upload)]

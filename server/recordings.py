@@ -19,7 +19,7 @@ from server.identity import Identity
 from server.stores import Stores
 from server.streams import Redirect, Stream
 from server.tokens import Listener, PlayTokens
-from storage import audit, recordings
+from storage import accounts, audit, recordings
 from storage.calls import Reach
 from storage.chunks import Tampered
 from storage.database import Connection, Database
@@ -130,10 +130,15 @@ class Recordings:
         return LinkAnswer(url=url, expires_at=rfc3339(expires_at), media_type=recording.media_type, size=recording.size)
 
     async def play(self, token: str) -> Audio:
-        """Play the recording of a link. Raises NOT_FOUND, TOKEN_EXPIRED, RECORDING_GONE, RECORDING_MISSING."""
+        """Play the recording of a link, which must belong to a tenant that is not suspended.
+
+        Raises NOT_FOUND, TOKEN_EXPIRED, TENANT_SUSPENDED, RECORDING_GONE, RECORDING_MISSING.
+        """
         listener = self._tokens.read(token)
         reach = Reach(tenant_id=listener.tenant_id, user_id=None, only_user=None, only_teams=None)
         async with self._database.connection() as connection:
+            if (await accounts.get_tenant(connection, listener.tenant_id)).status == "suspended":
+                raise DialdeskError("TENANT_SUSPENDED")
             recording = await self._stored(connection, reach, listener.call_id)
         return self._stream(recording, None)
 
@@ -183,21 +188,36 @@ class Recordings:
     async def remove(self, identity: Identity, call_id: str, query: RemoveQuery, request: RequestInfo) -> Done:
         """Delete a recording for good, as when its customer asks for it: it can be heard no more from now on.
 
-        A worker drops the bytes at once after. Raises NOT_FOUND, RECORDING_HELD, RECORDING_GONE.
+        A worker drops the bytes at once after. One that has not come yet is refused when it comes. Raises NOT_FOUND,
+        RECORDING_HELD, RECORDING_GONE, UPLOAD_IN_PROGRESS.
         """
         async with self._database.transaction() as connection:
-            await self._stored(connection, identity.calls, call_id)
-            if not await recordings.remove(connection, identity.tenant_id, call_id):
-                standing = await recordings.lock(connection, identity.tenant_id, call_id)
-                raise DialdeskError(
-                    "RECORDING_HELD" if standing is not None and standing.state == "stored" else "RECORDING_GONE"
-                )
+            reached, recording = await recordings.get(connection, identity.calls, call_id)
+            if not reached:
+                raise DialdeskError("NOT_FOUND", what="call")
+            if recording is None:
+                gone = await recordings.forbid(connection, identity.tenant_id, call_id)
+            else:
+                gone = await recordings.remove(connection, identity.tenant_id, call_id)
+            if not gone:
+                raise await self._why_it_stays(connection, identity.tenant_id, call_id)
             await audit.record(
                 connection, actor_of(identity, request), "delete", "recording", call_id, reason=query.reason
             )
         return Done()
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    async def _why_it_stays(connection: Connection, tenant_id: str, call_id: str) -> DialdeskError:
+        standing = await recordings.lock(connection, tenant_id, call_id)
+        match None if standing is None else standing.state:
+            case "stored":
+                return DialdeskError("RECORDING_HELD")
+            case "storing":
+                return DialdeskError("UPLOAD_IN_PROGRESS")
+            case _:
+                return DialdeskError("RECORDING_GONE")
 
     @staticmethod
     async def _stored(connection: Connection, reach: Reach, call_id: str) -> Recording:

@@ -58,6 +58,10 @@ class Stores:
         except KeyError as error:
             raise DialdeskError("UNAVAILABLE") from error
 
+    def reaches(self, place: str) -> bool:
+        """Whether a place is within reach."""
+        return place in self._stores
+
     async def new_key(self, connection: Connection, tenant_id: str) -> tuple[int | None, bytes | None]:
         """Return the tenant's key and a salt for a new recording; nothing where they are not encrypted."""
         if not self._encrypt:

@@ -13,18 +13,26 @@ from protocol.errors import DialdeskError
 from protocol.messages import Id, RecordingUpload, Sha256
 from protocol.timestamps import Timestamp, rfc3339
 from server.audio import by_media_type
+from server.auth import actor_of
 from server.config import Config
 from server.forms import Form
 from server.http import Answer, AppBody, Body, Done, RequestInfo
 from server.identity import Identity
-from server.intake import Intake, PartPlace, Stored, places, stored
+from server.intake import Intake, PartPlace, Stored, has_arrived, places, stored
 from server.streams import RawBytes
-from storage import uploads
+from storage import audit, uploads
 from storage.calls import Reach
 from storage.database import Database
 from storage.objects import PART
 from storage.recordings import Source, Target
 from storage.uploads import Upload
+
+OPEN_AT_ONCE = 8
+"""Uploads of one call that may be open at a time; what nobody goes on with expires."""
+
+
+URLS_AT_ONCE = 32
+"""Parts that one answer gives URLs for: the first that are missing. The rest may come here, or be asked for again."""
 
 
 class PhoneForm(AppBody, frozen=True, kw_only=True):
@@ -101,6 +109,8 @@ class Uploads:
         RECORDING_OFF, RECORDING_EXISTS, RECORDING_GONE, UPLOAD_IN_PROGRESS, UNSUPPORTED_AUDIO, CHECKSUM_MISMATCH,
         STORAGE_FULL.
         """
+        async with self._database.transaction() as connection:
+            await audit.record(connection, actor_of(identity, request), "attach", "recording", call_id)
         target = await self._intake.target(identity.calls, call_id)
         return await self._take(target, "agent", identity, body, request)
 
@@ -125,10 +135,17 @@ class Uploads:
         if kind is None:
             raise DialdeskError("UNSUPPORTED_AUDIO")
         begun = await self._intake.begun(target, identity.id, body.size, sha256)
-        if begun is None:
-            begun = await self._intake.begin(
-                target, "phone", identity.id, kind, self._expiry, size=body.size, sha256=sha256
-            )
+        if begun is not None:
+            try:
+                return await self._state(*begun)
+            except DialdeskError as error:
+                if error.code != "NOT_FOUND":  # the store has dropped it, by a rule of the bucket perhaps
+                    raise
+        if target.open_uploads >= OPEN_AT_ONCE:
+            raise DialdeskError("UPLOAD_IN_PROGRESS")
+        begun = await self._intake.begin(
+            target, "phone", identity.id, kind, self._expiry, size=body.size, sha256=sha256
+        )
         return await self._state(*begun)
 
     async def state(self, identity: Identity, upload_id: str) -> UploadAnswer:
@@ -146,7 +163,7 @@ class Uploads:
         upload, _ = await self._get(identity, upload_id)
         place = _place(upload, number)
         told = _told_digest(request)
-        async with self._intake.room(place.size):
+        async with self._intake.room(place.size, identity.id):
             content = await body.whole()
             if len(content) != place.size:
                 raise DialdeskError("INVALID_FIELD", reason=f"part {place.number} has {place.size} bytes")
@@ -176,15 +193,19 @@ class Uploads:
         """RECORDING_UPLOAD: the phone holds that it has brought this recording.
 
         Raises NOT_FOUND where it is not here, so that the phone brings it again, RECORDING_EXISTS where another is,
-        UPLOAD_IN_PROGRESS while it is being stored.
+        RECORDING_GONE where it was dropped since, UPLOAD_IN_PROGRESS while one is being stored.
         """
         target = await self._intake.target(_all_of(tenant_id), message.call_id)
         if target.device_id != device_id or target.state is None:
             raise DialdeskError("NOT_FOUND", what="recording")
-        if (target.size, target.sha256) != (message.size, bytes.fromhex(message.sha256)):
-            raise DialdeskError("RECORDING_EXISTS")
-        if target.state == "storing":
-            raise DialdeskError("UPLOAD_IN_PROGRESS")
+        match target.state:
+            case "storing":
+                raise DialdeskError("UPLOAD_IN_PROGRESS")
+            case "stored":
+                if (target.size, target.sha256) != (message.size, bytes.fromhex(message.sha256)):
+                    raise DialdeskError("RECORDING_EXISTS")
+            case _:
+                raise DialdeskError("RECORDING_GONE")
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -214,15 +235,16 @@ class Uploads:
 
     async def _state(self, upload: Upload, expires_at: datetime) -> UploadAnswer:
         arrived = await self._intake.arrived(upload)
-        parts = [
-            PartState(
-                number=place.number,
-                size=place.size,
-                arrived=place.number in arrived,
-                url=None if place.number in arrived else await self._intake.part_url(upload, place.number),
-            )
-            for place in places(upload)
-        ]
+        parts = []
+        urls = 0
+        for place in places(upload):
+            there = has_arrived(upload, place, arrived)
+            url = None
+            if not there and urls < URLS_AT_ONCE:
+                url = await self._intake.part_url(upload, place)
+                urls += 1
+                await asyncio.sleep(0)  # signing takes a millisecond of the processor: others first
+            parts.append(PartState(number=place.number, size=place.size, arrived=there, url=url))
         return UploadAnswer(upload_id=upload.id, part_size=PART, parts=parts, expires_at=rfc3339(expires_at))
 
 

@@ -11,7 +11,7 @@ import msgspec
 from protocol.errors import DialdeskError
 from server.config import Config, master_keys
 from server.stores import Stores, open_stores
-from storage import recordings
+from storage import accounts, recordings
 from storage.chunks import Tampered
 from storage.database import Database, open_database
 from storage.objects import NoSuchObject, StoredObject, StoreError
@@ -27,12 +27,25 @@ BATCH = 500
 async def verification(
     config: Config, *, tenant_id: str | None, deep: bool, progress: Callable[[int], None]
 ) -> AsyncIterator["Verification"]:
-    """Open what a verification needs. `progress` is told how many rows and objects were compared so far."""
+    """Open what a verification needs. `progress` is told how many rows and objects were compared so far.
+
+    Raises NOT_FOUND where there is no such tenant: nothing would be compared, and all seem well.
+    """
     async with open_database(
         config.database_url, timeout=config.database_timeout, statement_cache=config.database_statement_cache
     ) as database:
+        if tenant_id is not None:
+            await _require_tenant(database, tenant_id)
         async with open_stores(config, database, TenantKeys(Vault(master_keys(config)))) as stores:
             yield Verification(database, stores, tenant_id=tenant_id, deep=deep, progress=progress)
+
+
+async def _require_tenant(database: Database, tenant_id: str) -> None:
+    async with database.connection() as connection:
+        try:
+            await accounts.get_tenant(connection, tenant_id)
+        except DialdeskError:
+            raise DialdeskError("NOT_FOUND", what=f"tenant {tenant_id}") from None  # told by its id
 
 
 class Discrepancy(msgspec.Struct, frozen=True):

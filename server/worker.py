@@ -64,6 +64,7 @@ class Worker:
                 ("grace", self.sweep_grace, sweep),
                 ("nodes", self.sweep_nodes, sweep),
                 ("settle recordings", self._archive.settle, sweep),
+                ("drop recordings", self._archive.drop, sweep),
                 ("move recordings", self._archive.move, sweep),
                 ("read recordings", self._archive.read, sweep),
                 ("fetch recordings", self._retrieval.fetch, sweep),

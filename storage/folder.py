@@ -140,7 +140,7 @@ class Folder:
         """Return None: a folder serves nobody."""
         return None
 
-    async def part_url(self, key: str, upload_id: str, number: int, seconds: int) -> str | None:  # noqa: ARG002 - the face of a store
+    async def part_url(self, key: str, upload_id: str, number: int, seconds: int, *, size: int) -> str | None:  # noqa: ARG002 - the face of a store
         """Return None: a folder serves nobody."""
         return None
 

@@ -122,8 +122,8 @@ class Store(Protocol):
         """Return a URL at which anybody may read the object for so long; None where the store can give none."""
         ...
 
-    async def part_url(self, key: str, upload_id: str, number: int, seconds: int) -> str | None:
-        """Return a URL to which anybody may PUT a part for so long; None where the store can give none."""
+    async def part_url(self, key: str, upload_id: str, number: int, seconds: int, *, size: int) -> str | None:
+        """Return a URL to which anybody may PUT a part of just this size for so long; None where there can be none."""
         ...
 
     async def check(self) -> str:

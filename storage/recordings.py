@@ -34,7 +34,7 @@ def recording_url(call_id: str) -> str:
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A call whose recording may come in. `record` says whether recording was on; `state` is None without a recording,
-    else `size` and `sha256` are those of the recording it has."""
+    else `size` and `sha256` are those of the recording it has. `withdrawn` uploads came to nothing in the gate."""
 
     call_id: str
     tenant_id: str
@@ -45,6 +45,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     state: State | None
     size: int | None
     sha256: bytes | None
+    withdrawn: int
+    open_uploads: int
 
 
 class Bytes(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,7 @@ class Recording(Bytes, frozen=True, kw_only=True):
     stored_at: datetime | None
     held_at: datetime | None
     hold_reason: str | None
-    read_tries: int
+    move_upload_id: str | None
     read_at: datetime | None
     unreadable: str | None
     duration_ms: int | None
@@ -116,14 +118,28 @@ async def standing(connection: Connection, tenant_id: str, call_id: str) -> Stan
     return None if row is None else Standing(**dict(row))
 
 
-async def finish(connection: Connection, brought: Bytes, tell: RecordingReady) -> Emitted | None:
+async def finish(connection: Connection, brought: Bytes, sha256: bytes, tell: RecordingReady) -> Emitted | None:
     """The object is there and whole: the recording is stored, and its agent is told. The upload is forgotten with it.
 
     Returns what to announce; None where the recording is not (any more) this upload's to finish.
     """
     data = encode_data(tell).decode()
+    about = {
+        "source": brought.source,
+        "actorId": brought.actor_id,
+        "mediaType": brought.media_type,
+        "size": tell.size,
+        "sha256": sha256.hex(),
+    }
     row = await connection.fetchrow(
-        _SQL["finish"], brought.tenant_id, brought.call_id, brought.store_upload_id, tell.type, data, brought.source
+        _SQL["finish"],
+        brought.tenant_id,
+        brought.call_id,
+        brought.store_upload_id,
+        tell.type,
+        data,
+        brought.source,
+        msgspec.json.encode(about).decode(),
     )
     if row is None:
         return None
@@ -194,8 +210,13 @@ async def unreadable(connection: Connection, recording: Recording, reason: str) 
 
 
 async def unsettled(connection: Connection, places: Sequence[str], lease: float, limit: int) -> list[Recording]:
-    """Claim what is `storing` or `leaving` past its time, at these places; the claim lasts `lease` seconds."""
+    """Claim what is `storing` past its time, at these places; the claim lasts `lease` seconds."""
     return [_recording(row) for row in await connection.fetch(_SQL["unsettled"], lease, list(places), limit)]
+
+
+async def to_drop(connection: Connection, places: Sequence[str], lease: float, limit: int) -> list[Recording]:
+    """Claim what is `leaving`, at these places; the claim lasts `lease` seconds."""
+    return [_recording(row) for row in await connection.fetch(_SQL["to_drop"], lease, list(places), limit)]
 
 
 async def to_move(connection: Connection, folder: str, lease: float, limit: int) -> list[Recording]:
@@ -203,15 +224,16 @@ async def to_move(connection: Connection, folder: str, lease: float, limit: int)
     return [_recording(row) for row in await connection.fetch(_SQL["to_move"], folder, lease, limit)]
 
 
+async def moving(connection: Connection, recording: Recording, upload_id: str) -> bool:
+    """A copy to the bucket begins, by this upload of the bucket; False where the recording has left meanwhile."""
+    row = await connection.fetchval(_SQL["moving"], recording.tenant_id, recording.call_id, recording.place, upload_id)
+    return row is not None
+
+
 async def moved(connection: Connection, recording: Recording) -> bool:
     """The bytes rest in the bucket now; False where the recording has left meanwhile."""
     row = await connection.fetchval(_SQL["moved"], recording.tenant_id, recording.call_id, recording.place)
     return row is not None
-
-
-async def put_off(connection: Connection, recording: Recording, seconds: float) -> None:
-    """Look at it again in so many seconds."""
-    await connection.execute(_SQL["put_off"], recording.tenant_id, recording.call_id, seconds)
 
 
 async def expire(connection: Connection, limit: int) -> int:
@@ -222,6 +244,11 @@ async def expire(connection: Connection, limit: int) -> int:
 async def remove(connection: Connection, tenant_id: str, call_id: str) -> bool:
     """Let a stored recording leave for good; False where it is held, or not stored."""
     return await connection.fetchval(_SQL["remove"], tenant_id, call_id) is not None
+
+
+async def forbid(connection: Connection, tenant_id: str, call_id: str) -> bool:
+    """Let a recording that has not come yet never come; False where one stands."""
+    return await connection.fetchval(_SQL["forbid"], tenant_id, call_id) is not None
 
 
 async def left(connection: Connection, recording: Recording) -> None:

@@ -16,6 +16,7 @@ the bytes go out piece by piece, between which others have their turn.
 import asyncio
 import base64
 import hashlib
+import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -23,6 +24,7 @@ from typing import Any, Final, Protocol, Self
 from urllib.parse import quote
 
 import aioboto3
+import msgspec
 from aiohttp import ClientError as BrokenLine
 from botocore.config import Config as Settings
 from botocore.exceptions import BotoCoreError, ClientError
@@ -45,11 +47,17 @@ PIECE: Final = 256 * 1024
 """Bytes that `read` gives at a time, at most."""
 
 CONNECTIONS: Final = 128
-"""To the server, from one node. Parts take up to UPLOAD_PARTS of them, the rest are for listeners; who finds none free
-waits for one within his deadline."""
+"""To the server, from one node. Each is held for one request, never for as long as a phone or a listener takes; who
+finds none free waits for one within the deadline."""
+
+RANGE: Final = 1024 * 1024
+"""Bytes that `read` asks for in one request, at most, and holds while whoever reads takes their time: a listener who
+stalls costs this much memory and no connection. At 64 kbit/s it is two minutes of a call, so few requests are made."""
 
 _SENT = 64 * 1024
 """Bytes handed to a connection in one go."""
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 _FULL = {
     "EntityTooLarge",
@@ -195,28 +203,32 @@ class Bucket:
         return StoredObject(key, head["ContentLength"], head["LastModified"])
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
-        """Read an object in pieces, each with its deadline."""
+        """Read an object range by range, each with its deadline and asked for when the one before has been taken.
+
+        No connection is held between ranges. All are of one object: StoreError where it was replaced or dropped
+        meanwhile.
+        """
         if start == end:
             await self.stat(key)
             return
         require_key(key)
-        part = {} if (start, end) == (0, None) else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
-        try:
-            async with self._asked():
-                got = await self._inside.get_object(Bucket=self._bucket, Key=key, **part)
-        except StoreError as error:
-            if _code(error.__cause__) == "InvalidRange":
-                return  # it begins where the object has ended
-            raise
-        with closing(got["Body"]) as body:
-            if part and got["ResponseMetadata"]["HTTPStatusCode"] != 206:
-                raise StoreError("the S3 server does not serve ranges")
-            while True:
-                async with self._asked():
-                    piece = await body.read(PIECE)
-                if not piece:
-                    return
-                yield piece
+        got = await self._range(key, start, end)
+        if got is None:
+            return  # it begins where the object has ended
+        total, etag = got.total, got.etag
+        end = total if end is None else min(end, total)
+        while True:
+            for at in range(0, len(got.content), PIECE):
+                yield got.content[at : at + PIECE]
+            start += len(got.content)
+            if start >= end:
+                return
+            try:
+                got = await self._range(key, start, end)
+            except NoSuchObject as error:
+                raise StoreError("the object was dropped while it was read") from error
+            if got is None or (got.total, got.etag) != (total, etag):
+                raise StoreError("the object was replaced while it was read")
 
     async def delete(self, key: str) -> None:
         """Delete an object; in a bucket with versions its bytes stay until a rule of the bucket takes them."""
@@ -252,20 +264,42 @@ class Bucket:
             else f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
         )
 
-    async def part_url(self, key: str, upload_id: str, number: int, seconds: int) -> str | None:
+    async def part_url(self, key: str, upload_id: str, number: int, seconds: int, *, size: int) -> str | None:
         """Sign a PUT of a part at the public endpoint; the part is listed by `parts` when it has come.
 
-        None with the old signature too: it covers the Content-Type, and phones send what they like.
+        The length of the body is signed too, so whoever has the URL puts nothing larger into the bucket. None with the
+        old signature too: it covers the Content-Type, and phones send what they like.
         """
         if not self._signs_parts:
             return None
-        return await self._signed("upload_part", seconds, Key=key, UploadId=upload_id, PartNumber=number)
+        return await self._signed(
+            "upload_part", seconds, Key=key, UploadId=upload_id, PartNumber=number, ContentLength=size
+        )
 
     async def check(self) -> str:
         """Try the bucket out. It is asked for first: SeaweedFS makes one that is not there when an upload begins."""
         await self._require_bucket()
         await rehearse(self)
         return f"bucket {self._bucket}: written, read and deleted"
+
+    async def _range(self, key: str, start: int, end: int | None) -> "_Range | None":
+        """Fetch what of [start, end) fits a request, whole; None where the object ends before it."""
+        stop = start + RANGE if end is None else min(start + RANGE, end)
+        try:
+            async with self._asked():
+                got = await self._inside.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={start}-{stop - 1}")
+                with closing(got["Body"]) as body:
+                    told = _CONTENT_RANGE.fullmatch(got.get("ContentRange", ""))
+                    if got["ResponseMetadata"]["HTTPStatusCode"] != 206 or told is None:
+                        raise StoreError("the S3 server does not serve ranges")
+                    first, last, total = map(int, told.groups())
+                    if (first, last) != (start, min(stop, total) - 1) or got["ContentLength"] != last - first + 1:
+                        raise StoreError(f"the S3 server serves other bytes than {start} to {stop}: {told[0]}")
+                    return _Range(await body.read(), total, got["ETag"])
+        except StoreError as error:
+            if _code(error.__cause__) == "InvalidRange":
+                return None
+            raise
 
     async def _require_bucket(self) -> None:
         try:
@@ -308,6 +342,14 @@ class Bucket:
             raise StoreError(f"the S3 server did not do it within {self._deadline:g} s") from error
         except (BotoCoreError, BrokenLine, OSError) as error:
             raise StoreError(f"the S3 server is not within reach: {error}") from error
+
+
+class _Range(msgspec.Struct, frozen=True):
+    """Bytes of an object, and by what one sees that they are still of the same: their number in all, and its ETag."""
+
+    content: bytes
+    total: int
+    etag: str
 
 
 class _Body:

@@ -1,7 +1,8 @@
-"""The keys of a tenant's data, sealed by the vault: the newest seals what is new, and each opens what it once sealed.
+"""The keys of tenants' data, sealed by the vault.
 
-A tenant has one from the first time it is asked for, and another from each rotation; none is ever changed or dropped.
-Beneath them lie the master keys: those are changed by wrapping the few tenant keys anew, and not a byte of the data.
+A tenant has one from the first time it is asked for, and keeps it. What it sealed names it all the same, so that a
+tenant may have others one day. Beneath lie the master keys: those are changed by wrapping the few tenant keys anew, and
+not a byte of the data.
 """
 
 import secrets
@@ -34,7 +35,8 @@ class TenantKeys:
         """
         row = await connection.fetchrow(_SQL["newest"], tenant_id)
         if row is None:
-            await self._add(connection, tenant_id, 1)
+            sealed = self._vault.seal(secrets.token_bytes(32), _place(tenant_id, 1))
+            await connection.execute(_SQL["add"], tenant_id, 1, sealed)
             row = await connection.fetchrow(_SQL["newest"], tenant_id)  # ours, or that of a node which was faster
             assert row is not None
         # Not held: it would stay here though the transaction came to nothing and another node made another key 1.
@@ -55,13 +57,6 @@ class TenantKeys:
                 self._held.popitem(last=False)
         self._held.move_to_end((tenant_id, key_id))
         return held
-
-    async def rotate(self, connection: Connection, tenant_id: str) -> int:
-        """Give the tenant a new current key and return its id; of two rotations at once, one makes it for both."""
-        row = await connection.fetchrow(_SQL["newest"], tenant_id)
-        key_id = 1 if row is None else int(row["id"]) + 1
-        await self._add(connection, tenant_id, key_id)
-        return key_id
 
     async def reseal(self, connection: Connection) -> tuple[int, list[str]]:
         """Seal every key of the installation under the vault's first master key.
@@ -88,10 +83,6 @@ class TenantKeys:
             resealed += len(anew)
             after = (rows[-1]["tenant_id"], rows[-1]["id"])
         return resealed, unopened
-
-    async def _add(self, connection: Connection, tenant_id: str, key_id: int) -> None:
-        sealed = self._vault.seal(secrets.token_bytes(32), _place(tenant_id, key_id))
-        await connection.execute(_SQL["add"], tenant_id, key_id, sealed)
 
 
 def _place(tenant_id: str, key_id: int) -> str:

@@ -61,6 +61,12 @@ async def begun_by(
     return None if row is None else (_upload(row), row["expires_at"])
 
 
+async def bring_part(connection: Connection, upload: Upload, number: int, sha256: bytes) -> bool:
+    """An encrypted part is brought: only the bytes that came first under its number may be sealed."""
+    first = await connection.fetchval(_SQL["bring_part"], upload.tenant_id, upload.id, number, sha256)
+    return bool(first == sha256)
+
+
 async def forget(connection: Connection, upload: Upload) -> None:
     """An upload is over."""
     await connection.execute(_SQL["forget"], upload.tenant_id, upload.id)

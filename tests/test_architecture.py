@@ -44,6 +44,7 @@ WITHOUT_DOCSTRING = {
 }
 
 MAY_SLEEP = {
+    "tests/journeys/test_recording_faults.py _pause": "how long a fault lasts is the story, not a wait",
     "tests/waiting.py until": "the one place where tests ask again what nothing announces",
     "tests/journeys/conftest.py ask": "the same, for journeys",
     "tests/storage/test_embedded.py until": "the same, for servers",

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+import phonenumbers
 import structlog
 
 from server.providers.custom_calls import CallFields, Calls
@@ -32,6 +33,7 @@ from server.providers.custom_requests import (
     UnknownCall,
     misdeclared,
     read,
+    url_template,
 )
 from server.providers.custom_webhooks import Door, Webhooks
 from server.providers.paths import PathOrPaths, Paths
@@ -67,7 +69,7 @@ ANSWER_BOUND = 1024 * 1024
 """Bytes of an answer."""
 
 CALLS_BOUND = 1000
-"""Calls that are looked at on a page of a look-up."""
+"""Calls on a page of a look-up."""
 
 BEFORE, AFTER = timedelta(minutes=10), timedelta(hours=26)
 """How long before and after its order a call is looked for: clocks differ, and no call is longer than a day."""
@@ -182,6 +184,9 @@ class _Description:
 
     def __init__(self, settings: CustomSettings) -> None:
         self.zone = read("timeZone", zone_of, settings.time_zone)
+        if not phonenumbers.country_code_for_region(settings.region):
+            raise misdeclared("region", "a region is a country, such as CN")
+        url_template("/", settings.base_url, {}, "baseUrl")
         self._shared = Shared(
             base_url=settings.base_url,
             headers=settings.headers,
@@ -252,6 +257,17 @@ class _Search(msgspec.Struct, frozen=True):
         if each is not None and not calls.can_tell_calls_apart:
             raise misdeclared(f"{at}.calls", "which call of the list is it? By its providerCallId, its tag, or both")
         return cls(request, each, calls, written.pages)
+
+    def calls_in(self, said: object) -> list[object]:
+        """Return the calls of an answer. Raises Uncertain where it can have none: a proxy's page is no empty list."""
+        if not isinstance(said, dict | list) or (self.each is None and isinstance(said, list)):
+            raise Uncertain("the provider's answer cannot be read")
+        about = said if self.each is None else self.each.find(said)
+        if about is None:
+            return []
+        if isinstance(about, list) and len(about) > CALLS_BOUND:
+            raise Uncertain(f"the provider's answer has more than {CALLS_BOUND} calls")
+        return about if isinstance(about, list) else [about]
 
 
 def _paths(written: PathOrPaths | None, at: str) -> Paths | None:
@@ -397,10 +413,7 @@ class Custom:
                 said = await self._ask(search.request, {**_known(call), "page": page}, until)
             except UnknownCall:
                 return None
-            about = said if search.each is None else search.each.find(said)
-            if search.each is None and not isinstance(said, dict):
-                raise Uncertain("the provider's answer cannot be read")
-            calls = about[:CALLS_BOUND] if isinstance(about, list) else [] if about is None else [about]
+            calls = search.calls_in(said)
             among_others = search.each is not None
             ours = [each for each in calls if search.calls.is_of(call, each, among_others=among_others)]
             if ours:

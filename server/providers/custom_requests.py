@@ -35,7 +35,9 @@ SIGNED: Known = dict.fromkeys(("method", "path", "query", "body", "fields"), Kin
 Named = Annotated[dict[str, str], msgspec.Meta(max_length=40)]
 """Templates by name: headers, parameters of a query, fields of a form."""
 
-Answered = Literal["seat_busy", "seat_offline", "callee", "throttled", "extension", "line", "uncertain", "unknown_call"]
+CodeMeaning = Literal[
+    "seat_busy", "seat_offline", "callee", "throttled", "extension", "line", "uncertain", "unknown_call"
+]
 """What an error code means: why nothing was placed, that nobody knows, or that there is no such call (any more)."""
 
 
@@ -47,7 +49,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
 
     success: Is | None = None
     code: PathOrPaths | None = None
-    codes: Annotated[dict[str, Answered], msgspec.Meta(max_length=300)] = {}
+    codes: Annotated[dict[str, CodeMeaning], msgspec.Meta(max_length=300)] = {}
 
 
 class Bearer(msgspec.Struct, frozen=True, tag="bearer", rename="camel", forbid_unknown_fields=True):
@@ -120,7 +122,7 @@ class Request:
     def __init__(self, written: Operation, shared: Shared, known: Known, at: str) -> None:
         allowed = {**EVERYWHERE, **known}
         self._method = written.method
-        self._url = _url(written.url, shared.base_url, allowed, f"{at}.url")
+        self._url = url_template(written.url, shared.base_url, allowed, f"{at}.url")
         self._headers = {
             **_headers(shared.headers, EVERYWHERE, "headers"),
             **_headers(written.headers, allowed, f"{at}.headers"),
@@ -132,12 +134,8 @@ class Request:
             raise misdeclared(f"{at}.form", "a request has a JSON body or a form, not both")
         self._auth = None if shared.auth is None else _Authorization(shared.auth)
         self._signing = None if shared.signing is None or not written.signed else _Signature(shared.signing)
-        if (
-            self._signing
-            and self._signing.put_into == "body"
-            and not isinstance(written.json, dict)
-            and not written.form
-        ):
+        has_fields = isinstance(written.json, dict) or written.form is not None
+        if self._signing and self._signing.put_into == "body" and not has_fields:
             raise misdeclared(at, "the signature is put into the body, and there is none: say signed: false")
         self._answer = _Judge(written.answer or shared.answer, at if written.answer else "")
 
@@ -167,7 +165,8 @@ class Request:
         )
         if self._auth:
             draft.headers["Authorization"] = self._auth.filled(values)
-        draft.headers.update(_filled(self._headers, values))
+        for name, value in _filled(self._headers, values).items():
+            draft.headers[name] = value  # one of a name, however it is spelt
         if self._signing:
             self._signing.put_on(draft, values)
         return draft.finished()
@@ -304,7 +303,7 @@ class _Judge:
                 raise PlacementRefused(Refusal(refusal), code, "the provider did not carry out the request")
 
 
-def _usual(status: int, code: str) -> Answered:
+def _usual(status: int, code: str) -> CodeMeaning:
     """What an error means of which the settings say nothing."""
     if status == 429:
         return "throttled"
@@ -329,6 +328,22 @@ def read(at: str, kind: Callable[_P, _T], *written: _P.args, **options: _P.kwarg
         raise misdeclared(at, str(error)) from None
 
 
+def url_template(written: str, base_url: str, known: Known, at: str) -> Template:
+    """Read a URL, the host of which no value can change. Raises ValueError."""
+    text = base_url.rstrip("/") + written if written.startswith("/") else written
+    plain = re.sub(r"\{[^{}]*\}", "x", text)
+    if not _PLACED.fullmatch(text) or "{" in plain or not re.fullmatch(r"[!-~]+", text):
+        raise misdeclared(at, "a URL is /path or https://host/path, without placeholders in its host or a query")
+    try:
+        parsed = URL(plain, encoded=True)
+        host, port = parsed.host, parsed.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise misdeclared(at, "this is not a URL")
+    return read(at, Template, text, known)
+
+
 def joined(fields: Mapping[str, object]) -> str:
     """Return `name=value` of each field with a scalar value, by name, joined with `&` and nothing escaped."""
     told = {name: word(value, 4096) for name, value in fields.items()}
@@ -337,8 +352,18 @@ def joined(fields: Mapping[str, object]) -> str:
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 
-_OURS = {"host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "expect"}
-"""Headers that say how a message is carried, which is not for settings to say."""
+_OURS = {
+    "host",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "accept-encoding",
+}
+"""Headers that say how messages are carried, which is not for settings to say."""
 
 _PLACED = re.compile(r"https?://[^/{}]+(/[^?#]*)?", re.ASCII)
 
@@ -359,22 +384,6 @@ def _headers(written: Mapping[str, str], known: Known, at: str) -> dict[str, Tem
 def _check_header(name: str, at: str) -> None:
     if not _TOKEN.fullmatch(name) or name.lower() in _OURS:
         raise misdeclared(at, "this is no header that can be set")
-
-
-def _url(written: str, base_url: str, known: Known, at: str) -> Template:
-    """Read a URL, the host of which no value can change."""
-    text = base_url.rstrip("/") + written if written.startswith("/") else written
-    plain = re.sub(r"\{[^{}]*\}", "x", text)
-    if not _PLACED.fullmatch(text) or "{" in plain or not re.fullmatch(r"[!-~]+", text):
-        raise misdeclared(at, "a URL is /path or https://host/path, without placeholders in its host or a query")
-    try:
-        parsed = URL(plain, encoded=True)
-        host, port = parsed.host, parsed.port
-    except ValueError:
-        host = port = None
-    if not host or not port:
-        raise misdeclared(at, "this is not a URL")
-    return read(at, Template, text, known)
 
 
 def _filled(templates: Mapping[str, Template], values: Values) -> dict[str, str]:

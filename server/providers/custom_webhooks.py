@@ -17,7 +17,7 @@ from server.providers.custom_requests import UNREADABLE, joined, misdeclared, re
 from server.providers.paths import PathOrPaths, Paths, word
 from server.providers.provider import Webhook, WebhookRefused
 from server.providers.signatures import Algorithm, Encoding, decoded, is_keyed, signature
-from server.providers.templates import Kind, Known, Missing, Template, Value, Values
+from server.providers.templates import Kind, Known, Template, Value, Values
 from server.providers.times import Clock, Times
 
 BOUND = 256 * 1024
@@ -32,11 +32,15 @@ FIELDS = 200
 SHOWN = 2048
 """Characters that are looked at in search of a signature."""
 
-SHOWING: Known = {
-    **dict.fromkeys(("body", "fields", "header.*", "query.*", "field.*", "part.*"), Kind.PART),
+SHOWN_IN: Known = dict.fromkeys(("header.*", "query.*", "field.*"), Kind.PART)
+"""Where a message shows something; what it shows is never taken from the settings themselves."""
+
+SIGNED: Known = {
+    **SHOWN_IN,
+    **dict.fromkeys(("body", "fields", "part.*"), Kind.PART),
     "secret.*": Kind.TEXT,
 }
-"""What may stand in the templates of a verification; `part.t` is the t of a signature such as `t=1,v1=ab`."""
+"""What may stand in the text that is signed; `part.t` is the t of a signature such as `t=1,v1=ab`."""
 
 
 class SignedTime(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -72,7 +76,7 @@ class Unverified(msgspec.Struct, frozen=True, tag="none", forbid_unknown_fields=
     """The message shows nothing: only the secret in the callback's path protects it."""
 
 
-class Answered(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class ReplyText(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """What the provider wants to hear."""
 
     content: Annotated[str, msgspec.Meta(max_length=4096)] = ""
@@ -92,7 +96,7 @@ class Webhooks(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     calls: CallFields
     key: PathOrPaths | None = None
     key_header: str | None = None
-    reply: Answered = Answered()
+    reply: ReplyText = ReplyText()
 
 
 class Door:
@@ -103,6 +107,9 @@ class Door:
         self._verification = _verification(written.verify, zone, f"{at}.verify")
         self._each = None if written.each is None else read(f"{at}.each", Paths, written.each)
         self._key = None if written.key is None else read(f"{at}.key", Paths, written.key)
+        places = {"field", "query"} if written.format == "query" else {"field"}
+        shown_in = [name.partition(".") for name in self._verification.shown_in]
+        self._unsigned = {part for place, _, part in shown_in if place in places}
         self._nothing = Values({}, region, zone)
         self.calls = Calls(written.calls, zone, f"{at}.calls")
         if not self.calls.can_tell_calls_apart:
@@ -114,7 +121,9 @@ class Door:
         return {name for template in self._verification.templates for name in template.names}
 
     def events(self, webhook: Webhook, secrets: Mapping[str, Value]) -> list[object]:
-        """Verify a message, and return the events in it. Raises WebhookRefused."""
+        """Verify a message, and return the events in it; `secrets` are all that `names` speaks of.
+
+        Raises WebhookRefused."""
         if len(webhook.body) > BOUND:
             raise WebhookRefused(f"the message has more than {BOUND} bytes")
         said = self._read(webhook)
@@ -161,8 +170,7 @@ class Door:
             raise WebhookRefused("the message is not what the settings describe") from None
 
     def _verify(self, webhook: Webhook, said: object, secrets: Mapping[str, Value]) -> None:
-        verification = self._verification
-        fields = said if isinstance(said, dict) and self._written.format != "json" else {}
+        fields = said if isinstance(said, dict) else {}
         known: dict[str, Value] = dict(secrets)
         for name in self.names:
             place, _, part = name.partition(".")
@@ -172,16 +180,12 @@ class Door:
                 case "query":
                     known[name] = _plain(webhook.query.get(part, ""))
                 case "field":
-                    known[name] = str(fields.get(part, ""))
+                    known[name] = word(fields.get(part), SHOWN)
                 case "body":
                     known[name] = webhook.body.decode("utf-8", "surrogateescape")
                 case "fields":
-                    hidden = {each.partition(".")[2] for each in verification.shown_in}
-                    known[name] = joined({each: value for each, value in fields.items() if each not in hidden})
-        try:
-            verification.check(self._nothing.and_also(known), webhook)
-        except Missing:
-            raise WebhookRefused("the message cannot be verified: a secret is missing") from None
+                    known[name] = joined({each: told for each, told in fields.items() if each not in self._unsigned})
+        self._verification.check(self._nothing.and_also(known), webhook)
 
 
 class _NoVerification:
@@ -194,7 +198,7 @@ class _NoVerification:
 
 class _TokenVerification:
     def __init__(self, written: Token, at: str) -> None:
-        self._shown = read(f"{at}.shown", Template, written.shown, SHOWING)
+        self._shown = _shown(written.shown, f"{at}.shown")
         self._expected = read(f"{at}.expected", Template, written.expected, {"secret.*": Kind.TEXT})
         if not self._expected.names:
             raise misdeclared(f"{at}.expected", "what is expected must have a secret in it, such as {secret.token}")
@@ -212,13 +216,13 @@ class _SignatureVerification:
         if is_keyed(written.algorithm) != (written.key is not None):
             raise misdeclared(f"{at}.key", "HMAC needs a key, and a plain digest has none")
         self._written = written
-        self._shown = read(f"{at}.shown", Template, written.shown, SHOWING)
+        self._shown = _shown(written.shown, f"{at}.shown")
         self._key = read(f"{at}.key", Template, written.key or "", {"secret.*": Kind.TEXT})
-        self._text = read(f"{at}.text", Template, written.text, SHOWING)
+        self._text = read(f"{at}.text", Template, written.text, SIGNED)
         self._time: Template | None = None
         self._clock: Clock | None = None
         if written.time is not None:
-            self._time = read(f"{at}.time.value", Template, written.time.value, SHOWING)
+            self._time = read(f"{at}.time.value", Template, written.time.value, SIGNED)
             self._clock = read(f"{at}.time.times", Clock, written.time.times, zone)
             if not self._time.names or not self._time.names <= self._text.names:
                 raise misdeclared(f"{at}.time.value", "the time must be part of the text that is signed")
@@ -259,6 +263,13 @@ def _verification(
             return _NoVerification()
         case _:
             assert_never(written)
+
+
+def _shown(written: str, at: str) -> Template:
+    template = read(at, Template, written, SHOWN_IN)
+    if not template.names:
+        raise misdeclared(at, "where is it shown? In a header, such as {header.x-signature}, the query, or a field")
+    return template
 
 
 def _key_bytes(key: str, encoding: Literal["text", "base64", "hex"]) -> bytes:

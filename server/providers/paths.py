@@ -6,8 +6,8 @@
     "a.b".c                   a name with points or brackets
     $                         the value itself
 
-There are no expressions, searches or loops but these, so reading a path takes no longer than reading the value did;
-that is why this is not JMESPath, the projections and filters of which can be made to work for hours.
+There are no expressions but these, so that following a path looks at no part of a value twice. That is why this is not
+JMESPath: the work of its projections, filters and functions is not bounded by the size of the value.
 """
 
 import re
@@ -59,6 +59,8 @@ class Condition:
         self.paths = Paths(written.path)
         expected = written.equals if isinstance(written.equals, tuple) else (written.equals,)
         self._words = {word(each) for each in expected}
+        if not self._words or "" in self._words:
+            raise ValueError("a condition compares with at least one word, and with no empty one")
 
     def holds(self, value: object) -> bool:
         """Tell whether it is so."""
@@ -107,7 +109,7 @@ def _steps(path: str) -> list[_Step]:
     at = 0
     while at < len(path):
         step = _STEP.match(path, at)
-        if step is None:
+        if step is None or path.startswith("."):
             raise ValueError(f"{path!r} is not a path, such as data.calls[0].id, from its character {at + 1} on")
         at = step.end()
         if step["index"] is not None:

@@ -177,7 +177,7 @@ def _part(piece: re.Match[str], known: Known) -> str | _Placeholder:
     name, style = piece["name"], piece["format"]
     kind = known.get(name) or known.get(f"{name.partition('.')[0]}.*")
     if kind is None or name.endswith("."):
-        raise ValueError(f"there is no {{{name}}} here, but: {', '.join(sorted(known))}")
+        raise ValueError(f"there is no {{{name}}} here, but: {', '.join(sorted(known)) or 'none'}")
     _check_format(name, kind, style)
     return _Placeholder(name, kind, bool(piece["optional"]), style)
 

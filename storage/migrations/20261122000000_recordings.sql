@@ -37,6 +37,7 @@ CREATE TABLE recording (
     key_id integer,  -- of the tenant's key it is encrypted under; NULL: it is not
     salt bytea,
     settle_at timestamptz,  -- when the worker next looks: at an upload, a move or a deletion that did not end
+    move_upload_id text,  -- of the bucket, while it is moved there: aborted by who drops the recording
     stored_at timestamptz,
     held_at timestamptz,  -- legal hold
     hold_reason text,
@@ -44,7 +45,6 @@ CREATE TABLE recording (
     left_at timestamptz,
     -- what the audio is, read by the worker
     read_at timestamptz,
-    read_tries integer NOT NULL DEFAULT 0,
     next_read_at timestamptz,
     unreadable text,
     duration_ms bigint,
@@ -88,6 +88,14 @@ CREATE TABLE recording_upload (
 CREATE INDEX recording_upload_call ON recording_upload (tenant_id, call_id);
 CREATE INDEX recording_upload_expiry ON recording_upload (expires_at);
 
+-- What a part of an encrypted upload brought: other bytes are never sealed under the same nonce.
+CREATE TABLE recording_part (
+    upload_id text NOT NULL REFERENCES recording_upload ON DELETE CASCADE,
+    number integer NOT NULL,
+    sha256 bytea NOT NULL,
+    PRIMARY KEY (upload_id, number)
+);
+
 -- A recording that a provider offers at a URL, until it is fetched or given up.
 CREATE TABLE recording_fetch (
     call_id text PRIMARY KEY,
@@ -115,6 +123,6 @@ SELECT role, unnest(permissions) FROM (VALUES
 -- migrate:down
 
 DELETE FROM role_permission WHERE permission LIKE 'recordings.%';
-DROP TABLE recording_fetch, recording_upload, recording, tenant_key;
+DROP TABLE recording_fetch, recording_part, recording_upload, recording, tenant_key;
 ALTER TABLE call DROP COLUMN record, DROP COLUMN recording_status;
 ALTER TABLE tenant DROP COLUMN recording_enabled, DROP COLUMN recording_notice, DROP COLUMN recording_days;

@@ -1,7 +1,9 @@
 -- name: for_upload
 -- What decides whether a call's recording may come in, and where it belongs: the day is the tenant's.
 SELECT c.id AS call_id, c.tenant_id, c.user_id, c.device_id, c.record, (c.created_at AT TIME ZONE t.timezone)::date AS day,
-    r.state, r.size, r.sha256
+    r.state, r.size, r.sha256,
+    (SELECT count(*) FROM call_event e WHERE e.call_id = c.id AND e.kind = 'RECORDING_WITHDRAWN')::integer AS withdrawn,
+    (SELECT count(*) FROM recording_upload u WHERE u.tenant_id = c.tenant_id AND u.call_id = c.id AND u.expires_at > now())::integer AS open_uploads
 FROM call c
 JOIN tenant t ON t.id = c.tenant_id
 LEFT JOIN recording r ON r.tenant_id = c.tenant_id AND r.call_id = c.id
@@ -49,30 +51,47 @@ told AS (
 ),
 noted AS (
     INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
-    SELECT id, $1, $6, 'RECORDING_STORED', 'enriched', $5::text::json FROM told
+    SELECT id, $1, $6, 'RECORDING_STORED', 'enriched', $7::text::json FROM told
 )
 SELECT t.user_id, emit(t.user_id, $4, $5::text::json) AS seq,
     ARRAY(SELECT n.node FROM agent_node n WHERE n.user_id = t.user_id) AS nodes
 FROM told t;
 
 -- name: withdraw
--- The upload came to nothing: the call has no recording, and may get one. Nobody may go on with an upload in parts that
--- the store has no more.
+-- The upload came to nothing: the call has no recording, and may get one, under another key. Nobody may go on with an
+-- upload in parts that the store has no more.
 WITH withdrawn AS (
     DELETE FROM recording WHERE tenant_id = $1 AND call_id = $2 AND store_upload_id = $3 AND state = 'storing'
     RETURNING call_id
+),
+noted AS (
+    INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
+    SELECT call_id, $1, 'server', 'RECORDING_WITHDRAWN', 'none', '{}' FROM withdrawn
 )
 DELETE FROM recording_upload u USING withdrawn w
 WHERE u.tenant_id = $1 AND u.call_id = w.call_id AND u.store_upload_id = $3;
 
 -- name: unsettled
--- Claim, in the whole installation, what was begun and did not end: uploads being stored and recordings that leave.
+-- Claim, in the whole installation, uploads whose storing did not end in time.
 UPDATE recording r
 SET settle_at = now() + make_interval(secs => $1::float8)
 FROM (
     SELECT call_id FROM recording
-    WHERE settle_at <= now() AND state IN ('storing', 'leaving') AND place = ANY ($2::text[])
+    WHERE settle_at <= now() AND state = 'storing' AND place = ANY ($2::text[])
     ORDER BY settle_at LIMIT $3
+    FOR UPDATE SKIP LOCKED
+) due
+WHERE r.call_id = due.call_id
+RETURNING r.*;
+
+-- name: to_drop
+-- Claim, in the whole installation, recordings that leave: those that somebody deleted before those that are too old.
+UPDATE recording r
+SET settle_at = now() + make_interval(secs => $1::float8)
+FROM (
+    SELECT call_id FROM recording
+    WHERE settle_at <= now() AND state = 'leaving' AND place = ANY ($2::text[])
+    ORDER BY leaving_as, settle_at LIMIT $3
     FOR UPDATE SKIP LOCKED
 ) due
 WHERE r.call_id = due.call_id
@@ -91,22 +110,24 @@ FROM (
 WHERE r.call_id = due.call_id
 RETURNING r.*;
 
--- name: moved
--- The bytes rest in the bucket now. No row means that the recording has left meanwhile.
-UPDATE recording SET place = 's3', settle_at = NULL
+-- name: moving
+-- A copy begins; no row means that the recording has left meanwhile.
+UPDATE recording SET move_upload_id = $4
 WHERE tenant_id = $1 AND call_id = $2 AND place = $3 AND state = 'stored'
 RETURNING call_id;
 
--- name: put_off
--- Let the worker look again in a while at what could not be moved or settled now.
-UPDATE recording SET settle_at = now() + make_interval(secs => $3::float8)
-WHERE tenant_id = $1 AND call_id = $2 AND settle_at IS NOT NULL;
+-- name: moved
+-- The bytes rest in the bucket now. No row means that the recording has left meanwhile.
+UPDATE recording SET place = 's3', settle_at = NULL, move_upload_id = NULL
+WHERE tenant_id = $1 AND call_id = $2 AND place = $3 AND state = 'stored'
+RETURNING call_id;
 
 -- name: expire
 -- Let the recordings leave, in the whole installation, that are older than their tenants keep them and not held.
-UPDATE recording r
-SET state = 'leaving', leaving_as = 'expired', settle_at = greatest(r.settle_at, now()), next_read_at = NULL
-FROM (
+WITH leaving AS (
+    UPDATE recording r
+    SET state = 'leaving', leaving_as = 'expired', settle_at = now(), next_read_at = NULL
+    FROM (
     SELECT due.call_id FROM tenant t
     CROSS JOIN LATERAL (
         SELECT x.call_id FROM recording x
@@ -116,29 +137,39 @@ FROM (
         FOR UPDATE SKIP LOCKED
     ) due
     LIMIT $1
-) old
-WHERE r.call_id = old.call_id
-RETURNING r.call_id;
+    ) old
+    WHERE r.call_id = old.call_id
+    RETURNING r.call_id, r.tenant_id
+)
+UPDATE call c SET version = version + 1, recording_status = 'expired', updated_at = now()
+FROM leaving l WHERE c.tenant_id = l.tenant_id AND c.id = l.call_id
+RETURNING c.id, tell_hooks('recording.expired', c);
 
 -- name: remove
--- Let a recording leave for good. One that is being moved is dropped when the move is over.
-UPDATE recording
-SET state = 'leaving', leaving_as = 'deleted', settle_at = greatest(settle_at, now()), next_read_at = NULL
-WHERE tenant_id = $1 AND call_id = $2 AND state = 'stored' AND held_at IS NULL
-RETURNING call_id;
+-- Let a recording leave for good: from here on it cannot be heard, and the call says so.
+WITH leaving AS (
+    UPDATE recording
+    SET state = 'leaving', leaving_as = 'deleted', settle_at = now(), next_read_at = NULL
+    WHERE tenant_id = $1 AND call_id = $2 AND state = 'stored' AND held_at IS NULL
+    RETURNING call_id
+)
+UPDATE call c SET version = version + 1, recording_status = 'deleted', updated_at = now()
+FROM leaving l WHERE c.tenant_id = $1 AND c.id = l.call_id
+RETURNING c.id, tell_hooks('recording.deleted', c);
+
+-- name: forbid
+-- A recording that has not come yet never shall: no row where one stands.
+UPDATE call c SET version = version + 1, record = false, recording_status = 'deleted', updated_at = now()
+WHERE c.tenant_id = $1 AND c.id = $2 AND NOT EXISTS (SELECT FROM recording r WHERE r.tenant_id = $1 AND r.call_id = $2)
+RETURNING c.id, tell_hooks('recording.deleted', c);
 
 -- name: left
 -- The bytes are gone: what is left is that there was a recording.
 WITH gone AS (
     UPDATE recording
-    SET state = leaving_as, left_at = now(), settle_at = NULL, peaks = NULL
+    SET state = leaving_as, left_at = now(), settle_at = NULL, move_upload_id = NULL, peaks = NULL
     WHERE tenant_id = $1 AND call_id = $2 AND state = 'leaving'
     RETURNING call_id, leaving_as
-),
-told AS (
-    UPDATE call c SET version = version + 1, recording_status = g.leaving_as, updated_at = now()
-    FROM gone g WHERE c.tenant_id = $1 AND c.id = g.call_id
-    RETURNING c.id, tell_hooks('recording.' || g.leaving_as, c)
 )
 INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
 SELECT g.call_id, $1, 'server', 'RECORDING_' || upper(g.leaving_as), 'enriched', '{}' FROM gone g;
@@ -164,7 +195,7 @@ WHERE tenant_id = $1 AND call_id = $2;
 -- name: unread
 -- Claim, in the whole installation, recordings of which nobody has read yet what audio they are.
 UPDATE recording r
-SET next_read_at = now() + make_interval(secs => $2::float8), read_tries = read_tries + 1
+SET next_read_at = now() + make_interval(secs => $2::float8)
 FROM (
     SELECT call_id FROM recording
     WHERE next_read_at <= now() AND state = 'stored' AND place = ANY ($1::text[])

@@ -43,3 +43,10 @@ RETURNING u.*;
 SELECT store_upload_id FROM recording_upload WHERE store_upload_id = ANY ($1::text[])
 UNION
 SELECT store_upload_id FROM recording WHERE store_upload_id = ANY ($1::text[]) AND state = 'storing';
+
+-- name: bring_part
+-- What an encrypted part brings: the digest of what it first brought.
+INSERT INTO recording_part (upload_id, number, sha256)
+SELECT u.id, $3, $4 FROM recording_upload u WHERE u.tenant_id = $1 AND u.id = $2
+ON CONFLICT (upload_id, number) DO UPDATE SET number = excluded.number
+RETURNING sha256;

@@ -46,7 +46,8 @@ def to_boto3(task: dict[str, Any]) -> Callable[[], int]:
 
 
 def to_dialdesk(task: dict[str, Any]) -> Callable[[], int]:
-    """The recordings of `calls`, `at_once` at a time, until there are no more or stdin is closed."""
+    """The recordings of `calls`, `at_once` at a time, until there are no more or stdin is closed; the first of them
+    begin `apart` seconds one after the other."""
     calls: list[str] = task["calls"]
     over = threading.Event()
 
@@ -60,7 +61,8 @@ def to_dialdesk(task: dict[str, Any]) -> Callable[[], int]:
         brought: list[str] = []
         failures: list[BaseException] = []
 
-        def one_by_one() -> None:
+        def one_by_one(wait: float) -> None:
+            time.sleep(wait)
             try:
                 while calls and not over.is_set():
                     call_id = calls.pop()
@@ -70,7 +72,8 @@ def to_dialdesk(task: dict[str, Any]) -> Callable[[], int]:
                 failures.append(failure)
                 raise
 
-        threads = [threading.Thread(target=one_by_one) for _ in range(task["at_once"])]
+        waits = [number * task["apart"] for number in range(task["at_once"])]
+        threads = [threading.Thread(target=one_by_one, args=(wait,)) for wait in waits]
         for thread in threads:
             thread.start()
         for thread in threads:

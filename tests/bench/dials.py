@@ -10,22 +10,25 @@ import msgspec
 from clients.agent import AgentClient
 from clients.phone import PhoneClient
 from protocol.messages import DialCommand
-from tests.bench.ground import AT_ONCE, USUAL_TIMES, cpu, load, open_house, percentile
+from tests.bench.ground import AT_ONCE, USUAL_TIMES, cpu, load, open_house, percentile, turns
 from tests.journeys.house import House, Process
 
 
 class Dials(msgspec.Struct, frozen=True):
-    """What became of a stretch of dials; `took` in milliseconds from when each was due, in order."""
+    """What became of a stretch of dials: `took` in milliseconds from when each was due, in order; CPU seconds of both
+    nodes; and of the time that the node of the phones had something to do, how much it waited for a core."""
 
     took: list[float]
     accepted: int
     refused: int
     cpu: float
+    waited: float
 
     def __str__(self) -> str:
         return (
             f"{self.accepted} accepted, {self.refused} refused, {self.accepted - len(self.took)} lost; p50"
-            f" {percentile(self.took, 50):.1f} ms, p99 {percentile(self.took, 99):.1f} ms, max {self.took[-1]:.1f} ms"
+            f" {percentile(self.took, 50):.1f} ms, p99 {percentile(self.took, 99):.1f} ms, max {self.took[-1]:.1f} ms,"
+            f" waited {self.waited:.0%} for a core"
         )
 
 
@@ -72,7 +75,7 @@ class Desks:
                 if refused <= 3:
                     click.echo(f"refused: {error}", err=True)
 
-        spent = self._cpu()
+        spent, (had, waited) = self._cpu(), turns(self.phones_node)
         begin = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for number in range(rate * seconds):
@@ -82,7 +85,8 @@ class Desks:
                 group.create_task(one(self._desks[number % len(self._desks)], at))
         await asyncio.sleep(2)  # for those under way, and for the reports of all
         took = sorted((self._arrived[call] - at) * 1000 for call, at in due.items() if call in self._arrived)
-        return Dials(took, len(due), refused, self._cpu() - spent)
+        had, waited = (now - then for now, then in zip(turns(self.phones_node), (had, waited), strict=True))
+        return Dials(took, len(due), refused, self._cpu() - spent, waited / (had + waited))
 
     def _cpu(self) -> float:
         return cpu(self.pages.pid) + cpu(self.phones_node.pid)

@@ -66,6 +66,13 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def turns(process: Process) -> tuple[float, float]:
+    """Seconds that a node's event loop had a core, and that it waited for one: how much of what it made others wait
+    was not its own doing."""
+    had, waited, _ = Path(f"/proc/{process.pid}/schedstat").read_text().split()
+    return int(had) / 1e9, int(waited) / 1e9
+
+
 def percentile(values: list[float], percent: int) -> float:
     """The percentile of some values; not a number where they are too few to have one."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else float("nan")

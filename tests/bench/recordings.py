@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import json
+import os
 import statistics
 import sys
 import tempfile
+import wave
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,12 +19,12 @@ import msgspec
 from protocol.identifiers import new_id
 from storage.database import open_database
 from storage.embedded import Servers
-from tests.audio_files import make_audio
 from tests.bench.dials import Desks
 from tests.bench.ground import USUAL_TIMES, begin_peak, cpu, load, open_house, peak, percentile
-from tests.journeys.house import House, Process
+from tests.journeys.house import House, Process, within
 
 MB = 1_000_000
+WAV_HEADER = 44
 DEADLINE = 300.0
 PAIRS = 32
 BESIDE = 20
@@ -46,11 +48,11 @@ class Handset(msgspec.Struct, frozen=True):
     port: int
 
     def task(
-        self, calls: list[str], *, at_once: int = 1, pace: float = 0, until_closed: bool = False
+        self, calls: list[str], *, at_once: int = 1, pace: float = 0, apart: float = 0, until_closed: bool = False
     ) -> dict[str, Any]:
         """To bring the recordings of these calls."""
         told = {"path": str(self.path), "sha256": self.sha256, "headers": self.headers, "port": self.port}
-        how = {"at_once": at_once, "pace": pace * MB, "until_closed": until_closed}
+        how = {"at_once": at_once, "pace": pace * MB, "apart": apart, "until_closed": until_closed}
         return {"to": "dialdesk", "calls": calls, **how, **told}
 
 
@@ -67,7 +69,7 @@ async def measure_one(rounds: int, size: int) -> None:
             mine = await _carried(handset.task([call_id]))
             spent, stored = cpu(node.pid) - spent, cpu(servers.s3.pid) - stored
             stored_other = cpu(servers.s3.pid)
-            other = await _carried(_by_boto3(servers, handset.path, f"bench/{call_id}.mp3"))
+            other = await _carried(_by_boto3(servers, handset.path, f"bench/{call_id}.wav"))
             stored_other = cpu(servers.s3.pid) - stored_other
             if turn == 0:
                 continue
@@ -103,9 +105,12 @@ async def measure_beside_dials(rounds: int, at_once: int, pace: float, rate: int
             click.echo(f"round {turn}, alone: {dials}; {load()}")
             for how, each in paces.items():
                 calls = await _ended_calls(house, 20 * seconds + at_once)
-                task = handset.task(calls, at_once=at_once, pace=each, until_closed=True)
+                ramp = BESIDE / each if each else 0  # phones do not all begin at once
+                task = handset.task(calls, at_once=at_once, pace=each, apart=ramp / at_once, until_closed=True)
                 async with _carrying(task) as carried:
+                    await asyncio.sleep(ramp)
                     dials = await desks.dial(rate, seconds)
+                await within(_all_read(house), DEADLINE)
                 p99[how].append(percentile(dials.took, 99))
                 speeds[how].append(carried().brought * BESIDE / carried().seconds)
                 click.echo(
@@ -137,17 +142,18 @@ def _by_boto3(servers: Servers, path: Path, key: str) -> dict[str, Any]:
         "aws_access_key_id": servers.s3_access_key,
         "aws_secret_access_key": servers.s3_secret_key,
     }
-    about = {"path": str(path), "bucket": servers.s3_bucket, "key": key, "media_type": "audio/mpeg"}
+    about = {"path": str(path), "bucket": servers.s3_bucket, "key": key, "media_type": "audio/wav"}
     return {"to": "boto3", "client": client, **about}
 
 
 async def _handset(stack: AsyncExitStack, house: House, node: Process, size: int) -> Handset:
-    """A phone, by a row, that made all `_ended_calls`, and a recording of so many MB: MP3, for as long as it takes."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dialdesk-bench-")))
-    audio = make_audio("mp3", 60.0)
-    content = (audio * (size * MB // len(audio) + 1))[: size * MB]
-    path = folder / "recording.mp3"
-    path.write_bytes(content)
+    """A phone, by a row, that made all `_ended_calls`, and a recording of so many MB: noise, as a WAV file, of which
+    neither the S3 server nor the worker, who reads it, makes much ado."""
+    path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dialdesk-bench-"))) / "recording.wav"
+    with wave.open(str(path), "wb") as audio:
+        audio.setparams((1, 2, 8000, 0, "NONE", ""))
+        audio.writeframes(os.urandom(size * MB - WAV_HEADER))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     user_id = (await (await house.agent(node)).get("/api/v1/me"))["user"]["id"]
     await house.rows(
         "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
@@ -157,7 +163,7 @@ async def _handset(stack: AsyncExitStack, house: House, node: Process, size: int
         user_id,
     )
     headers = {"Authorization": "Bearer ddp_bench", "X-Device-Id": "hw-bench"}
-    return Handset(path, hashlib.sha256(content).hexdigest(), headers, node.port)
+    return Handset(path, digest, headers, node.port)
 
 
 async def _ended_calls(house: House, count: int) -> list[str]:
@@ -171,6 +177,12 @@ async def _ended_calls(house: House, count: int) -> list[str]:
             calls,
         )
     return calls
+
+
+async def _all_read(house: House) -> None:
+    """Wait until the worker has heard all that was brought, so that the next stretch is not beside that."""
+    while await house.rows("SELECT 1 FROM recording WHERE state = 'storing' OR next_read_at IS NOT NULL LIMIT 1"):
+        await asyncio.sleep(0.5)
 
 
 async def _carried(task: dict[str, Any]) -> Carried:

@@ -36,7 +36,7 @@ def storage(strategy: str, s3: Bucket, folder: Path) -> dict[str, str]:
 async def test_a_recording_from_the_handset_to_the_listener(
     strategy: str, house: Any, until: Any, s3: Bucket, tmp_path: Path
 ) -> None:
-    """A phone ends a call and uploads its recording; the agent hears that it is ready, and plays the very same bytes."""
+    """A phone ends a call and uploads its recording; the agent hears that it is ready, and plays the same bytes."""
     settings = storage(strategy, s3, tmp_path / "spool")
     phones = await house.node(**settings)
     pages = await house.node(**settings)

@@ -329,7 +329,7 @@ class Town:
             await recordings.hold_place(
                 connection, tenant_id, brought.id, len(AUDIO), hashlib.sha256(AUDIO).digest(), settle_after=3600
             )
-            assert await recordings.finish(connection, brought, ready)
+            assert await recordings.finish(connection, brought, hashlib.sha256(AUDIO).digest(), ready)
 
     @staticmethod
     def _upload(tenant_id: str, device_id: str, call_id: str, folder: str, key: str, store_upload_id: str) -> Upload:

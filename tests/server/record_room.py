@@ -164,6 +164,11 @@ class RecordRoom:
         await keep(store, recording.object_key, before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
         return before
 
+    async def settle(self) -> None:
+        """Do the chores that settle what was begun: recordings that are stored, and those that leave."""
+        await self.archive.settle()
+        await self.archive.drop()
+
     async def due_again(self) -> None:
         """Let what was claimed or put off be due now."""
         await self.execute("UPDATE recording SET settle_at = now() - interval '1 second' WHERE settle_at IS NOT NULL")

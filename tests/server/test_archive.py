@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from server import archive
-from server.archive import READ_TRIES
 from server.audio import MP3
 from server.config import Config
 from storage import recordings
 from storage.database import Database
+from storage.objects import NoSuchUpload
 from storage.recordings import BUCKET, Recording
 from storage.uploads import Upload
 from tests.conftest import Bucket
@@ -75,8 +75,8 @@ async def test_what_appeared_whole_is_stored_though_its_node_died(keeping: Open,
     """The agent is told of it, once, however often the worker looks."""
     async with keeping(strategy) as room:
         recording = await room.overdue(appeared=True)
-        await room.archive.settle()
-        await room.archive.settle()
+        await room.settle()
+        await room.settle()
 
         assert "stored" == await room.state(recording)
         assert AUDIO == await room.audio(recording)
@@ -89,11 +89,11 @@ async def test_what_appeared_but_is_not_what_was_brought_is_withdrawn(keeping: O
     """Its bytes are dropped, and the call may be brought another recording."""
     async with keeping(strategy) as room:
         recording = await room.overdue(appeared=True, told=OTHER)
-        await room.archive.settle()
+        await room.settle()
 
         assert await room.state(recording) is None
         assert [] == await room.places(recording)
-        assert (None, []) == await room.shown(recording)
+        assert (None, ["RECORDING_WITHDRAWN"]) == await room.shown(recording)
         assert 0 == await room.told(recording)
         assert (await room.intake.target(room.reach, recording.call_id)).state is None
 
@@ -104,7 +104,7 @@ async def test_what_never_appeared_is_withdrawn_and_cannot_appear_any_more(keepi
     async with keeping(strategy) as room:
         recording = await room.overdue(appeared=False)
         before = len(await open_uploads(room, recording))
-        await room.archive.settle()
+        await room.settle()
 
         assert (1, []) == (before, await open_uploads(room, recording))
         assert await room.state(recording) is None
@@ -115,7 +115,7 @@ async def test_what_is_still_being_stored_is_left_alone(local: RecordRoom) -> No
     """Its node has until its time is over."""
     recording = await local.overdue(appeared=False)
     await local.execute("UPDATE recording SET settle_at = now() + interval '1 hour'")
-    await local.archive.settle()
+    await local.settle()
 
     assert "storing" == await local.state(recording)
     assert 1 == len(await open_uploads(local, recording))
@@ -127,10 +127,10 @@ async def test_while_the_bucket_is_away_nothing_is_judged(keeping: Open) -> None
         storing, leaving = await room.overdue(appeared=True), await room.stored()
         async with room.database.connection() as connection:
             await recordings.remove(connection, room.firm.tenant_id, leaving.call_id)
-        await away.archive.settle()
+        await away.settle()
         put_off = [await room.state(storing), await room.state(leaving)]
         await room.due_again()
-        await room.archive.settle()
+        await room.settle()
 
         assert ["storing", "leaving"] == put_off
         assert ["stored", "deleted"] == [await room.state(storing), await room.state(leaving)]
@@ -140,9 +140,9 @@ async def test_what_lies_in_a_folder_elsewhere_is_left_to_who_sees_it(keeping: O
     """A worker does not judge what it cannot see."""
     async with keeping("local") as here, keeping("local", here, folder="elsewhere") as elsewhere:
         recording = await here.overdue(appeared=True)
-        await elsewhere.archive.settle()
+        await elsewhere.settle()
         left_alone = await here.state(recording)
-        await here.archive.settle()
+        await here.settle()
 
         assert ("storing", "stored") == (left_alone, await here.state(recording))
 
@@ -155,7 +155,7 @@ async def test_two_workers_at_once_settle_to_the_same_end(keeping: Open, claim: 
         wrong = [await one.overdue(appeared=True, told=OTHER) for _ in range(3)]
         lost = [await one.overdue(appeared=False) for _ in range(3)]
         for _ in range(2):
-            await asyncio.gather(one.archive.settle(), two.archive.settle())
+            await asyncio.gather(one.settle(), two.settle())
 
         assert ["stored"] * 6 == [await one.state(recording) for recording in whole]
         assert [1] * 6 == [await one.told(recording) for recording in whole]
@@ -171,7 +171,7 @@ async def test_one_that_cannot_be_settled_does_not_keep_the_others(keeping: Open
             "INSERT INTO tenant_key (tenant_id, id, sealed) VALUES ($1, 2, $2)", room.firm.tenant_id, other
         )
         await room.execute("UPDATE recording SET key_id = 2 WHERE call_id = $1", locked.call_id)
-        await room.archive.settle()
+        await room.settle()
 
         assert ["storing", "stored"] == [await room.state(locked), await room.state(whole)]
         assert ["folder"] == await room.places(locked)
@@ -191,7 +191,7 @@ async def test_a_recording_expires_when_its_tenant_keeps_it_no_longer(keeping: O
         async with room.database.connection() as connection:
             await recordings.hold(connection, held.tenant_id, held.call_id, held=True, reason="a lawsuit")
         await room.archive.expire()
-        await room.archive.settle()
+        await room.settle()
 
         assert ["expired", "stored", "stored"] == [await room.state(one) for one in (old, young, held)]
         assert [] == await room.places(old)
@@ -228,7 +228,7 @@ async def test_after_a_crash_between_object_and_row_the_row_is_settled(local: Re
     await local.archive.expire()
     await local.stores.at(recording.place).delete(recording.object_key)
     for _ in range(2):
-        await local.archive.settle()
+        await local.settle()
         await local.due_again()
 
     assert "expired" == await local.state(recording)
@@ -303,28 +303,31 @@ async def test_a_recording_that_leaves_while_it_is_moved_leaves_no_copy(hybrid: 
             assert await recordings.remove(connection, recording.tenant_id, recording.call_id)
         if dropped_by_then:
             await hybrid.due_again()
-            await hybrid.archive.settle()
+            await hybrid.settle()
             await keep(hybrid.stores.at(recording.place), recording.object_key, AUDIO)  # as it was when it was read
         await hybrid.archive._move(claimed)
         assert BUCKET not in await hybrid.places(recording)
         await hybrid.due_again()
-        await hybrid.archive.settle()
+        await hybrid.settle()
 
         assert "deleted" == await hybrid.state(recording)
 
 
-async def test_a_recording_that_is_moved_is_dropped_when_the_move_is_over(hybrid: RecordRoom) -> None:
-    """Not in its midst: the worker that drops waits for as long as the claim lasts."""
+async def test_a_copy_cannot_be_completed_once_its_recording_is_dropped(hybrid: RecordRoom) -> None:
+    """Who drops it aborts the copy first: a worker that was stopped in its midst leaves nothing in the bucket."""
     recording = await hybrid.stored()
-    await _claim(hybrid)
+    claimed = await _claim(hybrid)
+    bucket = hybrid.stores.at(BUCKET)
+    copy = await bucket.begin(recording.object_key, recording.media_type)
+    part = await bucket.put_part(recording.object_key, copy, 1, 0, AUDIO)
     async with hybrid.database.connection() as connection:
+        await recordings.moving(connection, claimed, copy)
         await recordings.remove(connection, recording.tenant_id, recording.call_id)
-    await hybrid.archive.settle()
-    during = await hybrid.state(recording)
-    await hybrid.due_again()
-    await hybrid.archive.settle()
+    await hybrid.settle()
 
-    assert ("leaving", "deleted") == (during, await hybrid.state(recording))
+    with pytest.raises(NoSuchUpload):
+        await bucket.complete(recording.object_key, copy, [part])
+    assert "deleted" == await hybrid.state(recording)
     assert [] == await hybrid.places(recording)
 
 
@@ -391,7 +394,7 @@ async def test_what_is_no_audio_is_kept_and_called_unreadable(local: RecordRoom)
         await local.due_again()
     read = await local.recording(stored.call_id)
 
-    assert ("stored", 1) == (read.state, read.read_tries)
+    assert "stored" == read.state
     assert read.unreadable
     assert noise == await local.audio(stored)
 
@@ -406,18 +409,18 @@ async def test_one_that_is_missing_does_not_keep_others_from_being_read(local: R
     assert (await local.recording(there.call_id)).read_at is not None
 
 
-async def test_a_store_that_is_away_is_asked_again_but_not_for_ever(keeping: Open) -> None:
-    """What could not be read for so many times is called unreadable."""
+async def test_a_store_that_is_away_is_asked_again(keeping: Open) -> None:
+    """However long it is away, nothing is said of the audio; when it is back it is read."""
     async with keeping("s3") as room, keeping("s3", room, s3_endpoint_url=AWAY) as away:
         stored = await room.stored()
-        seen = []
-        for _ in range(READ_TRIES):
+        for _ in range(6):
             await away.archive.read()
             await room.due_again()
-            seen.append((await room.recording(stored.call_id)).unreadable)
+        meanwhile = (await room.recording(stored.call_id)).unreadable
+        await room.archive.read()
 
-        assert [None] * (READ_TRIES - 1) == seen[:-1]
-        assert seen[-1] is not None
+        assert meanwhile is None
+        assert (await room.recording(stored.call_id)).read_at is not None
 
 
 # --- swept ------------------------------------------------------------------------------------------------------------
@@ -486,7 +489,7 @@ async def test_what_was_deleted_elsewhere_is_swept_from_the_spool(keeping: Open)
         await keep(here.stores.at(recording.place), recording.object_key, AUDIO)
         async with here.database.connection() as connection:
             await recordings.remove(connection, recording.tenant_id, recording.call_id)
-        await elsewhere.archive.settle()
+        await elsewhere.settle()
         dropped = await here.state(recording), await here.places(recording)
 
         async def swept() -> bool:

@@ -202,6 +202,7 @@ async def test_verify_tells_what_is_not_as_it_should_be(room: RecordRoom) -> Non
     store = room.stores.at(missing.place)
     await store.delete(missing.object_key)
     await room.tamper(damaged)
+    await room.execute("INSERT INTO tenant (id, code, name) VALUES ('ten_other', 'other', 'Other')")
     await keep(store, "ten_other/lost.mp3", b"lost")
     reason = f"chunk 0 is not what was sealed for {damaged.call_id}"
     lines = [
@@ -213,6 +214,13 @@ async def test_verify_tells_what_is_not_as_it_should_be(room: RecordRoom) -> Non
     assert (1, lines[1:], "4 compared, 2 not as they should be") == await verified(room)
     assert (1, lines, "4 compared, 3 not as they should be") == await verified(room, "--deep")
     assert (1, lines[2:], "1 compared, 1 not as they should be") == await verified(room, "--tenant", "ten_other")
+
+
+async def test_verify_refuses_a_tenant_that_is_not_there(room: RecordRoom) -> None:
+    """In a line, and with exit code 1: nothing was compared."""
+    assert (1, [], "dialdesk: tenant tenant_typo does not exist, or you may not see it") == await verified(
+        room, "--tenant", "tenant_typo"
+    )
 
 
 async def test_a_folder_that_cannot_be_opened_is_told_in_a_line(config: Config, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import trustme
 from aiohttp import web
 
 from server.config import Config, Secret
-from server.fetch import PIECE, TRIES, Fetcher, FetchFailed, back_off, open_fetcher
+from server.fetch import PIECE, Fetcher, FetchFailed, back_off, open_fetcher
 from tests.server.fake_origin import Names, origin
 from tests.waiting import until
 
@@ -554,10 +554,3 @@ def test_waits_are_spread() -> None:
     waits = {back_off(8) for _ in range(100)}
 
     assert len(waits) > 90
-
-
-def test_all_tries_fill_the_day_for_which_a_url_is_valid() -> None:
-    """On average the last try comes about 24 hours after the first wait began."""
-    total = sum(back_off(tries, lambda: 0.5) for tries in range(TRIES))
-
-    assert 24 <= total / 3600 < 25

@@ -290,6 +290,17 @@ async def test_a_link_to_what_was_deleted_meanwhile_tells_so(local: Desk) -> Non
     assert (410, "RECORDING_GONE") == (answer.status_code, outcome(answer))
 
 
+async def test_a_link_of_a_suspended_tenant_plays_nothing(local: Desk) -> None:
+    """Until the tenant is let in again."""
+    path, tenant_id = await link(local), local.room.firm.tenant_id
+    answers = []
+    for status in ("suspended", "active"):
+        await local.room.execute("UPDATE tenant SET status = $2 WHERE id = $1", tenant_id, status)
+        answers.append(outcome(await local.client.get(path)))
+
+    assert ["TENANT_SUSPENDED", "ok"] == answers
+
+
 # --- who listened -----------------------------------------------------------------------------------------------------
 
 
@@ -424,7 +435,7 @@ async def test_a_deleted_recording_is_gone_at_once_and_its_bytes_soon_after(loca
     answers["/link"] = outcome(await local.ask(local.agent, "POST", "/link"))
     again = outcome(await local.ask(admin, "DELETE", "?reason=again"))
     hold = outcome(await local.ask(admin, "PUT", "/hold", json={"hold": True, "reason": "too late"}))
-    await local.room.archive.settle()
+    await local.room.settle()
     call = (await local.client.get(f"/api/v1/calls/{call_id}", headers=local.agent.headers)).json()["call"]
 
     assert {"RECORDING_GONE"} == {*answers.values(), again, hold}
@@ -458,7 +469,7 @@ async def test_a_phone_does_not_bring_back_what_was_deleted(local: Desk) -> None
                 )
             )
         )
-        await local.room.archive.settle()
+        await local.room.settle()
 
     assert ["RECORDING_GONE"] * 2 == answers
     assert [] == await local.room.places(local.recording)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from protocol.identifiers import new_call_id
+from protocol.identifiers import new_call_id, new_id
 from server import reseal as resealing
 from server.config import Config, master_keys
 from server.reseal import Resealed, reseal
@@ -31,7 +31,7 @@ class Safe:
     async def sealed_under(self, keys: str) -> tuple[str, str]:
         """A data key, a push token and a URL, sealed under the first of these keys: (phone, call)."""
         vault = self.vault(keys)
-        await TenantKeys(vault).rotate(self.connection, self._office.tenant_id)
+        await TenantKeys(vault).current(self.connection, await self._another_tenant())
         user_id, call_id = await self._office.agent(), new_call_id()
         device_id = await self._office.phone(user_id)
         token = vault.seal(f"token of {device_id}".encode(), push_token_place(device_id))
@@ -51,6 +51,13 @@ class Safe:
             vault.seal(f"url of {call_id}".encode(), url_place(call_id)),
         )
         return device_id, call_id
+
+    async def _another_tenant(self) -> str:
+        tenant_id = new_id("tenant")
+        await self.connection.execute(
+            "INSERT INTO tenant (id, code, name) VALUES ($1, $2, 'Other')", tenant_id, tenant_id.replace("_", "-")
+        )
+        return tenant_id
 
     def vault(self, keys: str) -> Vault:
         """What opens secrets under these keys."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from protocol.errors import DialdeskError
 from server import verify
 from server.config import Config
 from server.verify import Discrepancy, verification
@@ -118,7 +119,7 @@ async def test_bytes_without_a_recording_are_an_orphan(local: RecordRoom) -> Non
     deleted = await local.stored()
     async with local.database.connection() as connection:
         await recordings.remove(connection, deleted.tenant_id, deleted.call_id)
-    await local.archive.settle()
+    await local.settle()
     keys = sorted([f"{local.firm.tenant_id}/lost.mp3", deleted.object_key])
     for key in keys:
         await keep(local.stores.at(deleted.place), key, b"lost")
@@ -146,7 +147,7 @@ async def test_what_moves_or_leaves_while_it_is_looked_for_is_not_missing(keepin
         moved, dropped = await room.stored(), await room.stored()
         async with room.database.connection() as connection:
             await recordings.remove(connection, dropped.tenant_id, dropped.call_id)
-        await room.archive.settle()
+        await room.settle()
         await room.archive.move()
         async with verification(room.config, tenant_id=None, deep=False, progress=lambda _: None) as late:
             told = [await late._of_row(recording) for recording in (moved, dropped)]
@@ -190,11 +191,18 @@ async def test_one_tenant_may_be_looked_at_alone(local: RecordRoom) -> None:
     missing = await local.stored()
     store = local.stores.at(missing.place)
     await store.delete(missing.object_key)
+    await local.execute("INSERT INTO tenant (id, code, name) VALUES ('tenant_other', 'other', 'Other')")
     await keep(store, "tenant_other/lost.mp3", b"lost")
 
     assert {"missing", "orphan"} == {discrepancy.kind for discrepancy in await found(local)}
     assert [of(missing, "missing")] == await found(local, tenant_id=missing.tenant_id)
     assert ["orphan"] == [one.kind for one in await found(local, tenant_id="tenant_other")]
+
+
+async def test_a_tenant_that_is_not_there_is_refused(local: RecordRoom) -> None:
+    """Else a mistyped id would look like a tenant with which all is well."""
+    with pytest.raises(DialdeskError, match="tenant_typo"):
+        await found(local, tenant_id="tenant_typo")
 
 
 async def test_everything_is_compared_in_batches(local: RecordRoom, monkeypatch: pytest.MonkeyPatch) -> None:

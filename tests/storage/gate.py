@@ -94,7 +94,7 @@ class Gate:
             recording_url=recording_url(brought.call_id),
         )
         async with self.database.connection() as connection:
-            return await recordings.finish(connection, brought, ready)
+            return await recordings.finish(connection, brought, SHA256, ready)
 
     async def withdraw(self, brought: Bytes) -> None:
         """Say that the upload came to nothing."""
@@ -124,6 +124,11 @@ class Gate:
         """The calls that a worker claims now."""
         async with self.database.connection() as connection:
             return {one.call_id for one in await recordings.unsettled(connection, places or (PLACE,), 60, limit)}
+
+    async def leaving(self, *places: str) -> set[str]:
+        """The calls whose recordings a worker claims now, to drop them."""
+        async with self.database.connection() as connection:
+            return {one.call_id for one in await recordings.to_drop(connection, places or (PLACE,), 60, 100)}
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
         """All rows of a table."""

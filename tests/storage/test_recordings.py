@@ -194,16 +194,6 @@ async def test_workers_at_once_share_what_is_unsettled(gate: Gate) -> None:
     assert len(calls) == len(rest) + sum(map(len, claims))
 
 
-async def test_a_worker_puts_off_what_it_could_not_settle(gate: Gate) -> None:
-    """It comes due again when it said."""
-    upload = await gate.storing(settle_after=0)
-    [claimed] = await gate.unsettled()
-    async with gate.database.connection() as connection:
-        await recordings.put_off(connection, await gate.recording(claimed), 0)
-
-    assert {upload.call_id} == await gate.unsettled()
-
-
 # --- read and moved ---------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +218,7 @@ async def test_a_new_recording_is_read_once(gate: Gate) -> None:
     await gate.execute("UPDATE recording SET next_read_at = now() WHERE next_read_at IS NOT NULL")
     known, unknown = await gate.recording(readable), await gate.recording(broken)
 
-    assert [1, 1] == [recording.read_tries for recording in claimed]
+    assert 2 == len(claimed)
     assert ([], []) == (meanwhile, await unread(gate))
     assert (1234, "mp3", 44100, 1, b"\1\2") == (
         *(known.duration_ms, known.codec, known.sample_rate, known.channels, known.peaks),
@@ -251,16 +241,18 @@ async def test_a_recording_moves_from_its_folder_once(gate: Gate) -> None:
     assert [BUCKET, PLACE] == [(await gate.recording(call_id)).place for call_id in (moves, leaves)]
 
 
-async def test_what_leaves_while_it_is_moved_is_dropped_after_the_move(gate: Gate) -> None:
-    """Not under the hands of who moves it."""
+async def test_who_moves_what_leaves_is_told(gate: Gate) -> None:
+    """A copy begins only while the recording stays; who drops it later finds the copy's upload, to abort it."""
     call_id = await gate.stored()
     async with gate.database.connection() as connection:
-        await recordings.to_move(connection, PLACE, 60, 100)
+        [claimed] = await recordings.to_move(connection, PLACE, 60, 100)
+        begun = await recordings.moving(connection, claimed, "copy-1")
         await recordings.remove(connection, gate.tenant_id, call_id)
+        late = await recordings.moving(connection, claimed, "copy-2")
 
-    assert set() == await gate.unsettled()
-    await gate.execute("UPDATE recording SET settle_at = now()")
-    assert {call_id} == await gate.unsettled()
+    assert (True, False) == (begun, late)
+    assert "copy-1" == (await gate.recording(call_id)).move_upload_id
+    assert {call_id} == await gate.leaving()
 
 
 # --- leaving ----------------------------------------------------------------------------------------------------------
@@ -295,7 +287,7 @@ async def test_recordings_expire_by_the_days_of_their_tenant(gate: Gate) -> None
 
     assert [1, 1, 0] == counts
     assert ["leaving", "leaving", "stored", "stored"] == states
-    assert {old, older} == await gate.unsettled()
+    assert {old, older} == await gate.leaving()
 
 
 async def test_a_hold_is_lifted_as_it_was_put(gate: Gate) -> None:

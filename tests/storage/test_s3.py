@@ -12,7 +12,7 @@ from aiohttp import web
 
 from storage import s3 as s3_module
 from storage.objects import NoSuchObject, NoSuchUpload, Part, StoreError, StoreFull
-from storage.s3 import open_s3
+from storage.s3 import PIECE, RANGE, open_s3
 from tests.conftest import Bucket
 from tests.storage.stores import fetch, keep, s3_config, send, uploads
 
@@ -99,7 +99,7 @@ async def test_a_phone_may_send_a_part_by_a_signed_url(s3: Bucket, key: str, che
     async with open_s3(s3_config(s3, **settings)) as bucket, aiohttp.ClientSession() as phone:
         upload_id = await bucket.begin(key, "audio/mpeg")
         await bucket.put_part(key, upload_id, 1, 0, first)
-        url = await bucket.part_url(key, upload_id, 2, 60)
+        url = await bucket.part_url(key, upload_id, 2, 60, size=7)
         assert url is not None
         async with phone.put(url, data=b"ringing") as answer:
             status = answer.status
@@ -113,11 +113,34 @@ async def test_a_phone_may_send_a_part_by_a_signed_url(s3: Bucket, key: str, che
     assert first + b"ringing" == content
 
 
+@pytest.mark.parametrize("body", [b"", b"ringin", b"ringing!", b"x" * 900_000])
+async def test_a_part_of_another_size_is_refused(s3: Bucket, key: str, body: bytes) -> None:
+    """The URL is good for the size it was signed for: nobody fills the bucket with it. A right one may come after."""
+    async with open_s3(s3_config(s3, s3_public_url=s3.endpoint_url)) as bucket, aiohttp.ClientSession() as phone:
+        upload_id = await bucket.begin(key, "audio/mpeg")
+        url = await bucket.part_url(key, upload_id, 1, 60, size=7)
+        assert url is not None
+        async with phone.put(url, data=body) as answer:
+            refused = answer.status
+        async with phone.put(url, data=_in_chunks(b"ringing")) as answer:
+            unmeasured = answer.status
+        arrived = await bucket.parts(key, upload_id)
+        async with phone.put(url, data=b"ringing") as answer:
+            taken = answer.status
+        await bucket.abort(key, upload_id)
+
+    assert (403, 403, [], 200) == (refused, unmeasured, arrived, taken)
+
+
+async def _in_chunks(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
 async def test_urls_are_for_the_public_endpoint(key: str) -> None:
     """Phones reach the server by another name than this node does; nothing is asked of either to sign."""
     async with open_s3(s3_config(FAKE, s3_public_url="https://media.example.com")) as bucket:
         playing = await bucket.play_url(key, 60, media_type="audio/mpeg", filename=None)
-        sending = await bucket.part_url(key, "upload", 1, 60)
+        sending = await bucket.part_url(key, "upload", 1, 60, size=7)
 
     assert (playing or "").startswith(f"https://media.example.com/fake/{key}?")
     assert (sending or "").startswith(f"https://media.example.com/fake/{key}?")
@@ -127,7 +150,7 @@ async def test_without_a_public_endpoint_nothing_is_signed(key: str) -> None:
     """All bytes go through the server then."""
     async with open_s3(s3_config(FAKE)) as bucket:
         assert await bucket.play_url(key, 60, media_type="audio/mpeg", filename=None) is None
-        assert await bucket.part_url(key, "upload", 1, 60) is None
+        assert await bucket.part_url(key, "upload", 1, 60, size=7) is None
 
 
 async def test_the_old_signature_signs_no_part(key: str) -> None:
@@ -135,7 +158,7 @@ async def test_the_old_signature_signs_no_part(key: str) -> None:
     async with open_s3(s3_config(FAKE, s3_signature="s3", s3_public_url="https://media.example.com")) as bucket:
         playing = await bucket.play_url(key, 60, media_type="audio/mpeg", filename=None)
 
-        assert await bucket.part_url(key, "upload", 1, 60) is None
+        assert await bucket.part_url(key, "upload", 1, 60, size=7) is None
     assert "Signature=" in (playing or "")
 
 
@@ -160,7 +183,7 @@ async def test_a_part_under_way_does_not_outlive_an_abort(s3: Bucket, key: str) 
 
     async with open_s3(s3_config(s3, s3_public_url=s3.endpoint_url)) as bucket, aiohttp.ClientSession() as phone:
         upload_id = await bucket.begin(key, "audio/mpeg")
-        url = await bucket.part_url(key, upload_id, 1, 60)
+        url = await bucket.part_url(key, upload_id, 1, 60, size=200_000)
         assert url is not None
         sending = asyncio.create_task(phone.put(url, data=slowly(), headers={"Content-Length": "200000"}))
         await reached.wait()
@@ -200,7 +223,7 @@ async def test_each_way_of_asking_keeps_the_bytes(s3: Bucket, key: str, settings
 
 async def test_the_key_of_the_server_side_encryption_is_named() -> None:
     """As an upload begins; its parts and the object follow from that."""
-    seen = {}
+    seen = dict[str, str]()
 
     async def begun(request: web.Request) -> web.Response:
         seen.update(request.headers)
@@ -225,7 +248,7 @@ async def test_the_key_of_the_server_side_encryption_is_named() -> None:
 )
 async def test_a_part_goes_with_one_proof_of_its_bytes(checksums: str, proof: tuple[str, str]) -> None:
     """By which the server sees that it came as it left; and bare, for not every server knows `aws-chunked`."""
-    seen = {}
+    seen = dict[str, str]()
 
     async def kept(request: web.Request) -> web.Response:
         seen.update(request.headers, body=(await request.read()).decode())
@@ -383,10 +406,11 @@ async def test_a_part_is_sent_again_from_its_beginning() -> None:
 
 
 async def test_an_object_that_is_cut_short() -> None:
-    """The connection ends before the bytes do: StoreError, after what came."""
+    """The connection ends before the bytes do: StoreError."""
 
     async def cut(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        headers = {"Content-Length": "1000", "Content-Range": "bytes 0-999/1000", "ETag": '"etag"'}
+        response = web.StreamResponse(status=206, headers=headers)
         await response.prepare(request)
         await response.write(b"x" * 100)
         assert request.transport is not None
@@ -394,12 +418,8 @@ async def test_an_object_that_is_cut_short() -> None:
         return response
 
     async with fake(cut) as bucket:
-        pieces = bucket.read("a")
-        came = await anext(pieces)
-        with pytest.raises(StoreError):
-            await anext(pieces)
-
-    assert b"x" * 100 == came
+        with pytest.raises(StoreError, match="not within reach"):
+            await fetch(bucket, "a")
 
 
 async def test_a_server_that_knows_no_ranges() -> None:
@@ -411,6 +431,88 @@ async def test_a_server_that_knows_no_ranges() -> None:
     async with fake(whole) as bucket:
         with pytest.raises(StoreError, match="ranges"):
             await fetch(bucket, "a", 2, 4)
+
+
+@pytest.mark.parametrize("told", ["bytes 3-4/7", "bytes 2-6/7", "bytes 2-3/*", "nonsense"])
+async def test_a_server_that_serves_another_range(told: str) -> None:
+    """It is not taken for the one that was asked for."""
+
+    async def other(_: web.Request) -> web.Response:
+        return web.Response(status=206, body=b"ng", headers={"Content-Range": told, "ETag": '"etag"'})
+
+    async with fake(other) as bucket:
+        with pytest.raises(StoreError):
+            await fetch(bucket, "a", 2, 4)
+
+
+# --- listeners who take their time ------------------------------------------------------------------------------------
+
+
+async def test_listeners_who_stall_keep_nobody_waiting(s3: Bucket, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: uploads go on, and so do they when they ask on."""
+    monkeypatch.setattr(s3_module, "CONNECTIONS", 2)
+    content = secrets.token_bytes(8 * 1024 * 1024)
+    async with open_s3(s3_config(s3, s3_read_timeout=5)) as bucket:
+        await keep(bucket, key, content)
+        stalled = [bucket.read(key) for _ in range(6)]
+        began = [await anext(listener) for listener in stalled]
+        await keep(bucket, f"{key}.other", content)
+        went_on = [b"".join([piece async for piece in listener]) for listener in stalled]
+        for kept in (key, f"{key}.other"):
+            await bucket.delete(kept)
+
+    assert [content] * 6 == [first + rest for first, rest in zip(began, went_on, strict=True)]
+
+
+async def test_no_more_is_fetched_than_a_listener_asks_for() -> None:
+    """A range at a time, so that is all that one who stalls holds."""
+    content, asked = secrets.token_bytes(RANGE + 7), list[str]()
+
+    async def ranges(request: web.Request) -> web.Response:
+        asked.append(request.headers["Range"])
+        first, last = (int(at) for at in asked[-1].removeprefix("bytes=").split("-"))
+        last = min(last, len(content) - 1)
+        told = {"Content-Range": f"bytes {first}-{last}/{len(content)}", "ETag": '"etag"'}
+        return web.Response(status=206, body=content[first : last + 1], headers=told)
+
+    async with fake(ranges) as bucket:
+        listener = bucket.read("a")
+        first_range = [await anext(listener) for _ in range(RANGE // PIECE)]
+        asked_for_it = list(asked)
+        rest = [piece async for piece in listener]
+
+    assert [f"bytes=0-{RANGE - 1}"] == asked_for_it
+    assert [f"bytes=0-{RANGE - 1}", f"bytes={RANGE}-{RANGE + 6}"] == asked
+    assert content == b"".join([*first_range, *rest])
+
+
+@pytest.mark.parametrize("size", [RANGE + 1, 2 * RANGE, RANGE, 1])
+async def test_an_object_that_is_replaced_while_it_is_read(s3: Bucket, key: str, size: int) -> None:
+    """Its bytes do not go on with those of another, be that as large, larger or smaller: StoreError."""
+    async with open_s3(s3_config(s3)) as bucket:
+        await keep(bucket, key, secrets.token_bytes(RANGE + 1))
+        listener = bucket.read(key)
+        await anext(listener)
+        await keep(bucket, key, secrets.token_bytes(size))
+        with pytest.raises(StoreError, match="replaced"):
+            async for _ in listener:
+                pass
+        await bucket.delete(key)
+
+
+async def test_an_object_that_is_dropped_while_it_is_read(s3: Bucket, key: str) -> None:
+    """It is cut short, which is another matter than one that was never there."""
+    async with open_s3(s3_config(s3)) as bucket:
+        await keep(bucket, key, secrets.token_bytes(RANGE + 1))
+        listener = bucket.read(key)
+        await anext(listener)
+        await bucket.delete(key)
+        with pytest.raises(StoreError, match="dropped"):
+            async for _ in listener:
+                pass
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
 
 
 async def test_parts_are_listed_to_the_last_page() -> None:

@@ -1,4 +1,4 @@
-"""The keys of tenants' data: made once, found again, rotated, and wrapped anew under another master key."""
+"""The keys of tenants' data: made once, found again, and wrapped anew under another master key."""
 
 import asyncio
 
@@ -23,9 +23,11 @@ def keys() -> TenantKeys:
 
 
 async def another_tenant(connection: Connection) -> str:
-    """A second tenant, and its id."""
+    """One more tenant, and its id."""
     tenant_id = new_id("tenant")
-    await connection.execute("INSERT INTO tenant (id, code, name) VALUES ($1, 'other', 'Other')", tenant_id)
+    await connection.execute(
+        "INSERT INTO tenant (id, code, name) VALUES ($1, $2, 'Other')", tenant_id, tenant_id.replace("_", "-")
+    )
     return tenant_id
 
 
@@ -92,44 +94,6 @@ async def test_a_key_whose_transaction_came_to_nothing_is_forgotten(
         assert made[1] == await keys.key(connection, office.tenant_id, 1)
 
 
-async def test_after_a_rotation_the_new_key_seals_and_the_old_one_opens(
-    database: Database, office: Office, keys: TenantKeys
-) -> None:
-    """What was sealed before stays readable."""
-    async with database.connection() as connection:
-        _, old = await keys.current(connection, office.tenant_id)
-        rotated = await keys.rotate(connection, office.tenant_id)
-        now, new = await keys.current(connection, office.tenant_id)
-
-        assert (2, 2) == (rotated, now)
-        assert old != new
-        assert old == await keys.key(connection, office.tenant_id, 1)
-        assert new == await keys.key(connection, office.tenant_id, 2)
-
-
-async def test_a_rotation_before_the_first_need_makes_the_first_key(
-    database: Database, office: Office, keys: TenantKeys
-) -> None:
-    """There is nothing to rotate away from."""
-    async with database.connection() as connection:
-        rotated = await keys.rotate(connection, office.tenant_id)
-
-        assert (1, 1) == (rotated, (await keys.current(connection, office.tenant_id))[0])
-
-
-async def test_two_rotations_at_once_make_one_key(database: Database, office: Office, keys: TenantKeys) -> None:
-    """Both are told of it."""
-    async with database.connection() as there:
-        await keys.current(there, office.tenant_id)
-        async with database.transaction() as here:
-            first = await keys.rotate(here, office.tenant_id)
-            second = asyncio.create_task(keys.rotate(there, office.tenant_id))
-            await until_blocked(database)
-
-        assert (2, 2) == (first, await second)
-        assert 2 == (await keys.current(there, office.tenant_id))[0]
-
-
 async def test_a_key_that_was_opened_is_held(database: Database, office: Office, keys: TenantKeys) -> None:
     """Keys never change, so the second time nothing is read: not even a row that is gone is missed."""
     async with database.connection() as connection:
@@ -141,21 +105,22 @@ async def test_a_key_that_was_opened_is_held(database: Database, office: Office,
 
 
 async def test_only_so_many_keys_are_held(
-    database: Database, office: Office, keys: TenantKeys, monkeypatch: pytest.MonkeyPatch
+    database: Database, keys: TenantKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of more, the one that was not asked for the longest is forgotten."""
     monkeypatch.setattr(tenant_keys, "_HELD", 2)
     async with database.connection() as connection:
-        for _ in range(3):
-            await keys.rotate(connection, office.tenant_id)
-        for asked in (1, 2, 1, 3):
-            await keys.key(connection, office.tenant_id, asked)
+        first, second, third = [await another_tenant(connection) for _ in range(3)]
+        for tenant_id in (first, second, third):
+            await keys.current(connection, tenant_id)
+        for asked in (first, second, first, third):
+            await keys.key(connection, asked, 1)
         await connection.execute("DELETE FROM tenant_key")
 
-        assert 32 == len(await keys.key(connection, office.tenant_id, 1))
-        assert 32 == len(await keys.key(connection, office.tenant_id, 3))
-        with pytest.raises(SealError, match="no key 2"):
-            await keys.key(connection, office.tenant_id, 2)
+        assert 32 == len(await keys.key(connection, first, 1))
+        assert 32 == len(await keys.key(connection, third, 1))
+        with pytest.raises(SealError, match="no key 1"):
+            await keys.key(connection, second, 1)
 
 
 async def test_another_tenants_key_is_not_found(database: Database, office: Office, keys: TenantKeys) -> None:
@@ -190,9 +155,8 @@ async def test_resealing_names_what_it_cannot_open_and_does_the_rest(
     both = TenantKeys(Vault({"new": NEW, "old": OLD}))
     async with database.connection() as connection:
         await lost.current(connection, office.tenant_id)
-        await keys.rotate(connection, office.tenant_id)
-        other = await another_tenant(connection)
-        await keys.current(connection, other)
+        for _ in range(2):
+            await keys.current(connection, await another_tenant(connection))
 
         resealed, unopened = await both.reseal(connection)
 
@@ -208,15 +172,13 @@ async def test_resealing_takes_every_key_to_the_first_master_key(
     monkeypatch.setattr(tenant_keys, "_AT_ONCE", 2)
     both = TenantKeys(Vault({"new": NEW, "old": OLD}))
     async with database.connection() as connection:
-        other = await another_tenant(connection)
-        for tenant_id in (office.tenant_id, other, other, other):
-            await keys.rotate(connection, tenant_id)
-        before = [await keys.key(connection, other, number) for number in (1, 2, 3)]
-        await both.rotate(connection, office.tenant_id)
+        tenants = [office.tenant_id, *[await another_tenant(connection) for _ in range(3)]]
+        before = [await keys.current(connection, tenant_id) for tenant_id in tenants]
+        await both.current(connection, await another_tenant(connection))
 
         assert (4, []) == await both.reseal(connection)
         assert ["new"] * 5 == await masters(connection)
         assert (0, []) == await both.reseal(connection)
 
         without = TenantKeys(Vault({"new": NEW}))
-        assert before == [await without.key(connection, other, number) for number in (1, 2, 3)]
+        assert before == [await without.current(connection, tenant_id) for tenant_id in tenants]

@@ -28,7 +28,7 @@ async def found(gate: Gate, upload: Upload, *, tenant_id: str | None = None, act
 async def goes_on(gate: Gate, call_id: str, *, size: int = SIZE, sha256: bytes = SHA256, by: str | None = None) -> str:
     """The id of the upload that goes on when this file is begun again, or `none`."""
     async with gate.database.connection() as connection:
-        row = await uploads.begun_by(connection, gate.tenant_id, call_id, by or gate.phone, size, sha256)
+        row = await uploads.begun_by(connection, gate.tenant_id, call_id, by or gate.phone, size, sha256, [PLACE])
     return "none" if row is None else row[0].id
 
 

@@ -48,7 +48,24 @@ def test_a_path_may_begin_with_an_element() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["", ".", "a.", ".a", "a..b", "a[", "a[]", "a[x]", "a[1", "a]b", 'a"b', "a[0]b", "$x[", "a" * 201, "a" + ".a" * 16, ()],
+    [
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "a[",
+        "a[]",
+        "a[x]",
+        "a[1",
+        "a]b",
+        'a"b',
+        "a[0]b",
+        "$x[",
+        "a" * 201,
+        "a" + ".a" * 16,
+        (),
+    ],
 )
 def test_what_is_no_path_is_refused(path: str | tuple[str, ...]) -> None:
     """Half steps, empty ones, and what is too long."""
@@ -59,7 +76,8 @@ def test_what_is_no_path_is_refused(path: str | tuple[str, ...]) -> None:
 def test_words_are_printable_scalars() -> None:
     """What JSON tells now as a number and now as a string is the same word; nothing else is one."""
     assert ["true", "7", "7", "2.5", "x"] == [word(each) for each in (True, 7, 7.0, 2.5, " x ")]
-    assert [""] * 6 == [word(each) for each in (None, [], {}, "a\nb", "\ud800", "x" * 257)]
+    nothings: list[object] = [None, [], {}, "a\nb", "\ud800", "x" * 257]
+    assert [""] * 6 == [word(each) for each in nothings]
 
 
 def test_a_condition_compares_words() -> None:

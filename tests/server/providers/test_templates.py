@@ -61,7 +61,7 @@ def filled(text: str, **more: Value) -> str:
         ("{secret.key:url}", "s3cret%2F%2B"),
         ("{tag:upper}{tag:lower}", "CALL_1call_1"),
         ("{tag:base64}", "Y2FsbF8x"),
-        ("{tag:md5}", "79d68ee1f5d3fa8acd1a1ce3bd21ba43"),
+        ("{tag:md5}", "e2c1ce991a0992f93969eccea47f764f"),
         ("{body:sha256}", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
         ("<{caller?}{body}>", "<>"),
     ],
@@ -107,9 +107,15 @@ def test_a_value_that_is_needed_must_be_there() -> None:
 
 def test_json_is_filled_member_by_member() -> None:
     """A lone whole number stays one, other scalars are as they were, and what has no value is left out."""
-    shape = {"to": "{callee}", "from": "{caller?}", "n": ["{timeout}", "{timeout} s", "{caller?}", 7, None, {"a": True}]}
+    shape = {
+        "to": "{callee}",
+        "from": "{caller?}",
+        "n": ["{timeout}", "{timeout} s", "{caller?}", 7, None, {"a": True}],
+    }
 
-    assert {"to": "+8613912345678", "n": [60, "60 s", 7, None, {"a": True}]} == JsonTemplate(shape, KNOWN).filled(VALUES)
+    assert {"to": "+8613912345678", "n": [60, "60 s", 7, None, {"a": True}]} == JsonTemplate(shape, KNOWN).filled(
+        VALUES
+    )
 
 
 def test_json_templates_are_bounded() -> None:
@@ -125,7 +131,9 @@ def test_json_templates_are_bounded() -> None:
         JsonTemplate({"a": [{"b": "{no}"}]}, KNOWN)
 
 
-@pytest.mark.parametrize("pattern", ["%Y-%m-%d", "%H:%M", "%Y%m%d%H%M%", "%Y%y%m%d%H%M", "%Y%m%d%H%M%Y", "%c", "x" * 65])
+@pytest.mark.parametrize(
+    "pattern", ["%Y-%m-%d", "%H:%M", "%Y%m%d%H%M%", "%Y%y%m%d%H%M", "%Y%m%d%H%M%Y", "%c", "x" * 65]
+)
 def test_a_pattern_of_times_tells_a_date_and_a_time(pattern: str) -> None:
     """Each directive once, and no others."""
     with pytest.raises(ValueError, match="pattern"):
@@ -153,7 +161,8 @@ def test_a_text_in_doubled_braces_is_itself(text: str) -> None:
 
 
 _json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 
