@@ -23,6 +23,7 @@ from server.providers.provider import (
     Uncertain,
     Unsupported,
 )
+from server.ssrf import Refused
 from server.telemetry import Metrics
 from storage import attempts
 from storage.attempts import Answered, Attempt
@@ -82,7 +83,7 @@ class Placing:
         try:
             async with asyncio.timeout(DEADLINE):
                 await provider.hang_up(reference(attempt))
-        except (Unsupported, PlacementRefused) as error:
+        except (Unsupported, PlacementRefused, Refused) as error:
             raise DialdeskError("HANGUP_UNSUPPORTED") from error
         except (Uncertain, TimeoutError) as error:
             raise DialdeskError("UNAVAILABLE") from error
@@ -116,6 +117,8 @@ class Placing:
                 placed = await provider.place(order)
         except PlacementRefused as refused:
             await self._refused(attempt, refused)
+        except Refused as refused:  # the address of the line leads inside: nothing was sent
+            await self._refused(attempt, PlacementRefused(Refusal.LINE, "address", str(refused)))
         except (Uncertain, TimeoutError) as error:
             log.warning("order uncertain", call_id=call_id, provider=attempt.provider, cause=str(error))
             await self._keep(attempt, "uncertain")

@@ -14,6 +14,7 @@ from server.calls import Calls
 from server.line_config import Accounts
 from server.placing import reference
 from server.providers.provider import PlacementRefused, Uncertain
+from server.ssrf import Refused
 from server.telemetry import Metrics
 from server.webhooks import Reading
 from storage import attempts
@@ -66,6 +67,9 @@ class Reconciling:
             await self._look_again(attempt, known=known)
         except (DialdeskError, SealError) as error:
             log.warning("look-up put off", call_id=attempt.call_id, cause=repr(error))
+            if isinstance(error, DialdeskError) and error.code == "NOT_FOUND":  # the line is gone: nobody can be asked
+                async with self._database.connection() as connection:
+                    await attempts.look_again(connection, attempt, None)
         except Exception:
             log.exception("look-up failed", call_id=attempt.call_id)
 
@@ -76,7 +80,7 @@ class Reconciling:
         try:
             async with asyncio.timeout(DEADLINE):
                 told = await cloud.look_up(reference(attempt))
-        except (Uncertain, PlacementRefused, TimeoutError) as error:
+        except (Uncertain, PlacementRefused, Refused, TimeoutError) as error:
             self._metrics.look_ups.labels(attempt.provider, "uncertain").inc()
             log.info("look-up uncertain", call_id=attempt.call_id, cause=str(error))
             return None
@@ -91,7 +95,7 @@ class Reconciling:
             call = await attempts.standing(connection, attempt.tenant_id, attempt.call_id)
             age = call.now - attempt.ordered_at
             if call.ended_at is None:
-                if known is False and attempt.provider_call_id is None and age > GIVEN_UP:
+                if known is False and attempt.state in {"sent", "uncertain"} and age > GIVEN_UP:
                     await attempts.look_again(connection, attempt, None)
                 else:
                     await attempts.look_again(connection, attempt, LIVING)

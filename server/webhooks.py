@@ -16,7 +16,17 @@ from protocol.errors import DialdeskError
 from server.calls import Calls
 from server.http import Download, RequestInfo
 from server.line_config import Accounts
-from server.providers.provider import Heard, Recording, Told, Webhook, WebhookRefused
+from server.placing import reference
+from server.providers.catalogue import VENDORS
+from server.providers.provider import (
+    Heard,
+    PlacementRefused,
+    Recording,
+    Told,
+    Uncertain,
+    Webhook,
+    WebhookRefused,
+)
 from server.retrieval import Retrieval
 from server.telemetry import Metrics
 from storage import attempts, inbox, lines
@@ -28,6 +38,7 @@ log = structlog.get_logger()
 
 AT_ONCE = 100
 LEASE = 30.0
+DEADLINE = 15.0
 TRIES = 12
 """Readings of a message that names an unknown call, over a quarter of an hour."""
 
@@ -48,11 +59,14 @@ class Webhooks:
         """Keep what a provider sends to one of the URLs of a line. Raises NOT_FOUND, FORBIDDEN."""
         async with self._database.connection() as connection:
             line = await lines.by_token(connection, token)
-            if line is None or line.provider != provider:
+            if line is None or line.provider != provider or kind not in VENDORS[line.provider].kinds:
                 raise DialdeskError("NOT_FOUND", what="path")
             if not _allowed(request.ip, line.allowed_networks):
                 raise DialdeskError("FORBIDDEN", permission="callback")
-            cloud = await self._accounts.open(connection, line.tenant_id, line.line_id)
+            try:
+                cloud = await self._accounts.open(connection, line.tenant_id, line.line_id)
+            except SealError as error:  # until somebody puts the master key back
+                raise DialdeskError("UNAVAILABLE") from error
             webhook = Webhook(
                 kind=kind,
                 query=dict(parse_qsl(request.query, keep_blank_values=True)),
@@ -60,11 +74,15 @@ class Webhooks:
                 body=body,
                 received_at=datetime.now(UTC),
             )
+            try:
+                once = cloud.key_of(webhook)
+            except WebhookRefused as refused:  # the line is set up for no messages
+                raise DialdeskError("NOT_FOUND", what="path") from refused
             new = await inbox.keep(
                 connection,
                 line.tenant_id,
                 line.line_id,
-                cloud.key_of(webhook),
+                once,
                 kind,
                 webhook.query,
                 webhook.headers,
@@ -103,6 +121,8 @@ class Reading:
             await self._settle(message, "refused", str(refused))
         except (DialdeskError, SealError) as error:
             log.warning("message put off", line_id=message.line_id, cause=repr(error))
+            if isinstance(error, DialdeskError) and error.code == "NOT_FOUND":
+                await self._settle(message, "failed", "the line is gone")
         except Exception as error:
             log.exception("message not read", line_id=message.line_id, message=message.id)
             await self._settle(message, "failed", repr(error)[:200])
@@ -146,9 +166,25 @@ class Reading:
                 await self._calls.hear(tenant_id, call_id, told.once, type(event).__name__.upper(), event, told.raw)
             case Recording(url=str(url)):
                 await self._retrieval.want(tenant_id, call_id, line_id, url)
-            case Recording() | Heard():
+            case Recording(name=name):
+                await self._ask_for_recording(tenant_id, call_id, line_id, name)
+            case Heard():
                 pass
         return True
+
+    async def _ask_for_recording(self, tenant_id: str, call_id: str, line_id: str, name: str | None) -> None:
+        """A provider that tells a recording by its name gives a URL to who asks for it."""
+        async with self._database.connection() as connection:
+            attempt = await attempts.of_call(connection, tenant_id, call_id)
+            cloud = await self._accounts.open(connection, tenant_id, line_id)
+        assert attempt is not None
+        try:
+            async with asyncio.timeout(DEADLINE):
+                url = await cloud.recording_url(reference(attempt), name)
+        except (Uncertain, PlacementRefused, TimeoutError) as error:
+            raise DialdeskError("UNAVAILABLE") from error
+        if url is not None:
+            await self._retrieval.want(tenant_id, call_id, line_id, url)
 
     async def _settle(self, message: Message, state: Settled, problem: str | None = None) -> None:
         async with self._database.connection() as connection:

@@ -305,11 +305,6 @@ async def by_token(connection: Connection, token: str) -> LineOfToken | None:
     return None if row is None else LineOfToken(**dict(row))
 
 
-async def heard(connection: Connection, tenant_id: str, line_id: str) -> None:
-    """A callback of the line came in, which its administrators see to the minute."""
-    await connection.execute(_SQL["heard"], tenant_id, line_id)
-
-
 # --- dialling ---------------------------------------------------------------------------------------------------------
 
 

@@ -90,6 +90,7 @@ CREATE INDEX recording_upload_expiry ON recording_upload (expires_at);
 
 -- What a part of an encrypted upload brought: other bytes are never sealed under the same nonce.
 CREATE TABLE recording_part (
+    tenant_id text NOT NULL,
     upload_id text NOT NULL REFERENCES recording_upload ON DELETE CASCADE,
     number integer NOT NULL,
     sha256 bytea NOT NULL,

@@ -162,6 +162,7 @@ CREATE TABLE attempt (
     FOREIGN KEY (tenant_id, line_id) REFERENCES call_line (tenant_id, id)
 );
 CREATE INDEX attempt_look ON attempt (next_look_at) WHERE next_look_at IS NOT NULL;
+CREATE INDEX attempt_unsent ON attempt (expires_at) WHERE state = 'committed';
 CREATE UNIQUE INDEX attempt_provider_call ON attempt (line_id, provider_call_id) WHERE provider_call_id IS NOT NULL;
 CREATE INDEX call_live_line ON call (line_id) WHERE ended_at IS NULL AND line_id IS NOT NULL;
 
@@ -173,8 +174,8 @@ CREATE TABLE webhook_inbox (
     line_id text NOT NULL,
     once text NOT NULL,
     kind text NOT NULL,
-    query jsonb NOT NULL,
-    headers jsonb NOT NULL,
+    query json NOT NULL,  -- as it came: jsonb would refuse NUL, which anybody may send
+    headers json NOT NULL,
     body bytea NOT NULL,
     ip inet,
     received_at timestamptz NOT NULL DEFAULT now(),

@@ -4,7 +4,7 @@ WITH heard AS (
     UPDATE call_line SET heard_at = now() WHERE tenant_id = $1 AND id = $2 AND (heard_at IS NULL OR heard_at < now() - interval '5 s')
 )
 INSERT INTO webhook_inbox (tenant_id, line_id, once, kind, query, headers, body, ip)
-VALUES ($1, $2, $3, $4, $5::text::jsonb, $6::text::jsonb, $7, $8)
+VALUES ($1, $2, $3, $4, $5::text::json, $6::text::json, $7, $8)
 ON CONFLICT (line_id, once) DO NOTHING
 RETURNING id;
 

@@ -101,11 +101,6 @@ RETURNING health;
 -- The line to which a callback URL belongs. No tenant is named: the token is what tells it.
 SELECT tenant_id, id AS line_id, provider, allowed_networks FROM call_line WHERE token_hash = $1 AND deleted_at IS NULL;
 
--- name: heard
--- A callback came; written once a minute at most.
-UPDATE call_line SET heard_at = now()
-WHERE tenant_id = $1 AND id = $2 AND (heard_at IS NULL OR heard_at < now() - interval '1 minute');
-
 -- name: for_dial
 -- Every line of a tenant as a dial of one of its agents sees it, in the order in which lines are taken.
 SELECT l.id, l.name, l.provider, l.status, l.priority, l.weight, l.health, l.failures, l.probe_at, l.caller_number,

@@ -46,7 +46,7 @@ SELECT store_upload_id FROM recording WHERE store_upload_id = ANY ($1::text[]) A
 
 -- name: bring_part
 -- What an encrypted part brings: the digest of what it first brought.
-INSERT INTO recording_part (upload_id, number, sha256)
-SELECT u.id, $3, $4 FROM recording_upload u WHERE u.tenant_id = $1 AND u.id = $2
+INSERT INTO recording_part (tenant_id, upload_id, number, sha256)
+SELECT u.tenant_id, u.id, $3, $4 FROM recording_upload u WHERE u.tenant_id = $1 AND u.id = $2
 ON CONFLICT (upload_id, number) DO UPDATE SET number = excluded.number
 RETURNING sha256;

@@ -80,7 +80,7 @@ async def desk(house: House, cloud: tuple[str, Any]) -> Desk:
 
 @pytest.mark.parametrize("order", ["right", "reversed", "twice", "lost_end"])
 async def test_a_call_over_a_line(desk: Desk, cloud: tuple[str, Any], order: Any) -> None:
-    """Whatever the order in which the provider tells of a call, and whatever is lost, its record is right in the end."""
+    """In whatever order a provider tells of a call, and whatever is lost, its record is right in the end."""
     _, vendor = cloud
 
     call_id = await desk.agent.dial(customer_phone="13912345678", call_method="cloud")

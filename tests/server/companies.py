@@ -50,7 +50,8 @@ NOBODY: Final = Person("nobody", {})
 class Company(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant, its rows by their ids, and who of it asks: an admin, a key with every scope, and the agent's phone,
     which is on `live_call_id`. The ended call has a recording, to which `play_token` is a link, and the phone has begun
-    to upload another, `upload_id`. `words` are its own: whoever reads one of them has read its data."""
+    to upload another, `upload_id`. `line_token` ends the callback URLs of the line. `words` are its own: whoever reads
+    one of them has read its data."""
 
     tenant_id: str
     team_id: str
@@ -68,6 +69,7 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     bind_token: str
     upload_id: str
     line_id: str
+    line_token: str
     hook_id: str
     delivery_id: str
     play_token: str
@@ -199,7 +201,7 @@ class Town:
             await devices.make_token(
                 connection, tenant_id, admin_id, admin_id, digest(bind_token), digest(f"typed {bind_token}"), 3600
             )
-        line_id = await self.line(tenant_id, code, agent_id)
+        line_id, line_token = await self.line(tenant_id, code, agent_id)
         hook_id, delivery_id = await self.hook(tenant_id, code, admin_id)
         await self.recording(tenant_id, busy_id, calls[1])
         upload_id = await self.upload(tenant_id, busy_id, calls[2])
@@ -220,6 +222,7 @@ class Town:
             bind_token=bind_token,
             upload_id=upload_id,
             line_id=line_id,
+            line_token=line_token,
             hook_id=hook_id,
             delivery_id=delivery_id,
             play_token=self._links.mint(Listener(tenant_id, calls[1])),
@@ -270,8 +273,8 @@ class Town:
         await audit.record(connection, actor, "bind", "device", bound.id, after={"userId": user_id})
         return bound.id, Person("phone", {"authorization": f"Bearer {token}", "x-device-id": hardware_id})
 
-    async def line(self, tenant_id: str, code: str, agent_id: str) -> str:
-        """Set up a line at a provider that nobody serves, with a seat of the agent; returns its id."""
+    async def line(self, tenant_id: str, code: str, agent_id: str) -> tuple[str, str]:
+        """Set up a line at a provider that nobody serves, with a seat of the agent: its id and its token."""
         keys, actor = (
             TenantKeys(Vault(master_keys(self._config))),
             msgspec.structs.replace(BUILDER, tenant_id=tenant_id),
@@ -282,7 +285,8 @@ class Town:
             line_id = await lines.create(connection, keys, actor, tenant_id, setup, {"accessKey": f"{code} access key"})
             seat = SeatAt(seat_id=f"{code} seat", number="")
             await lines.put_seat(connection, actor, tenant_id, line_id, agent_id, seat)
-        return line_id
+            account = await lines.open_secrets(connection, keys, tenant_id, line_id)
+        return line_id, account.token
 
     async def hook(self, tenant_id: str, code: str, admin_id: str) -> tuple[str, str]:
         """Let the company be told of calls that end, and of a test: the ids of the hook and of its one delivery."""
