@@ -66,8 +66,9 @@ COMPLETE = rb"POST /\S+\?uploadId="
 ADD_UPLOAD = rb"INSERT INTO recording_upload"
 TAKE_BACK = rb"SELECT \* FROM recording WHERE [^;]* FOR NO KEY UPDATE"
 FINISH = rb"RECORDING_READY"
-MOVED = rb"tenant_\w+(?s:.{4})call_\w+(?s:.{4})folder:"
-"""What PostgreSQL is asked: by the text of a statement that a connection has not used before, or by its arguments."""
+MOVED = rb"\x00\x03(?s:.{4})tenant_\w+(?s:.{4})call_\w+(?s:.{4})folder:"
+"""What PostgreSQL is asked: by the text of a statement that a connection has not used before, or by its arguments: of
+`moved` there are three, of `moving` four."""
 
 Form = Literal["whole", "in parts"]
 
