@@ -294,7 +294,7 @@ async def test_a_node_stopped_after_completing_goes_on_to_find_it_stored(
         await house.worker(**settings)
         agent = await house.agent(staying)
         phone = await _phone(house, agent, "in parts")
-        audio = _audio()
+        audio = _audio(5_300_000)  # two parts: the larger, the longer a worker waits
         completing = line.hold(COMPLETE, answer=True)
 
         call_id = await _call(agent, phone, audio)
