@@ -38,6 +38,12 @@ ERRORS: dict[str, ErrorSpec] = {
         "This Idempotency-Key was used for another request; use a new one",
     ),
     "ALREADY_EXISTS": ErrorSpec(409, False, "{what}已存在", "{what} exists already"),
+    "VERSION_CONFLICT": ErrorSpec(
+        409,
+        False,
+        "已被他人修改（当前版本 {current}），请刷新后再保存",
+        "Somebody changed it meanwhile (it is at version {current}); read it again, then save",
+    ),
     "IN_USE": ErrorSpec(409, False, "{what}仍在使用中", "{what} is still in use"),
     # who
     "UNAUTHENTICATED": ErrorSpec(401, False, "请先登录", "Sign in first"),
@@ -104,6 +110,22 @@ ERRORS: dict[str, ErrorSpec] = {
         409, True, "工作手机正在通话，请稍后重拨", "The work phone is on a call; dial again later"
     ),
     "NO_LINE": ErrorSpec(409, False, "尚未配置云呼叫线路", "No cloud line is configured"),
+    "NO_SEAT": ErrorSpec(
+        409,
+        False,
+        "您在该线路上没有坐席，请联系管理员配置",
+        "You have no seat on a line; ask your administrator for one",
+    ),
+    "LINE_BUSY": ErrorSpec(
+        409, True, "线路并发已满，请稍后重拨", "The line carries as many calls as it may; dial again later"
+    ),
+    "LIMIT_LINE_DAY": ErrorSpec(
+        409, False, "线路今日呼叫次数已用完", "The line has made as many calls today as it may"
+    ),
+    "LIMIT_HOURS": ErrorSpec(409, False, "当前不在允许外呼的时间段内", "Calls may not be made at this time of day"),
+    "TEST_NUMBER_ONLY": ErrorSpec(
+        409, False, "测试中的线路只能呼叫测试号码", "A line under test calls test numbers only"
+    ),
     "HANGUP_UNSUPPORTED": ErrorSpec(
         409,
         False,
@@ -111,6 +133,14 @@ ERRORS: dict[str, ErrorSpec] = {
         "This phone cannot be hung up from here; hang up on the handset",
     ),
     "CALL_CHANGED": ErrorSpec(409, True, "通话状态正在变化，请重试", "The call is changing; try again"),
+    # webhooks that we send
+    "TOO_MANY_HOOKS": ErrorSpec(
+        409,
+        False,
+        "最多 {limit} 个 Webhook，请先删除不用的",
+        "There may be {limit} webhooks; delete one that is not used",
+    ),
+    "HOOK_DISABLED": ErrorSpec(409, False, "该 Webhook 已停用，请先启用", "The webhook is disabled; enable it first"),
     # recordings
     "RECORDING_OFF": ErrorSpec(
         403, False, "未启用录音，录音不会保存", "Recording is off for this call; the file is not kept"
@@ -173,9 +203,15 @@ _IN_CHINESE = {
     "call": "通话",
     "customer": "客户",
     "device": "设备",
+    "delivery": "投递记录",
     "follow-up": "跟进",
+    "hook": "Webhook",
+    "line": "线路",
+    "line account": "线路账号",
+    "line name": "线路名称",
     "path": "地址",
     "recording": "录音",
+    "seat": "席位",
     "team": "团队",
     "tenant": "企业",
     "upload": "上传",

@@ -21,23 +21,30 @@ from server.api_keys import ApiKeys
 from server.archive import Archive
 from server.asyncapi import describe_messages
 from server.auth import Auth
-from server.calls import AppEnd, AppStatus, Calls
+from server.calls import Calls
 from server.config import Config, master_keys
 from server.customers import IMPORT_BOUND, Customers
 from server.devices import Devices
 from server.docs_page import PAGE_POLICY, render_page
 from server.fetch import open_fetcher
 from server.health import Health
+from server.hook_delivery import open_hook_delivery
+from server.hooks import Hooks
 from server.http import ANYONE, PHONE, SIGNED_IN, Download, Endpoint, Http
 from server.hub import Hub
 from server.intake import Intake
 from server.lease import Lease
+from server.line_config import open_accounts
+from server.lines import Lines
 from server.openapi import describe_endpoints
 from server.passwords import Passwords
+from server.placing import Placing
 from server.presence import Presences
+from server.reconciling import Reconciling
 from server.recordings import Recordings
 from server.records import Records
 from server.relay import Relay
+from server.reports import AppEnd, AppStatus
 from server.resend import resend
 from server.retrieval import Retrieval
 from server.session import Sessions
@@ -46,6 +53,7 @@ from server.stores import open_stores
 from server.telemetry import Metrics
 from server.uploads import Uploads
 from server.users import Users
+from server.webhooks import Reading, Webhooks
 from server.wheel import Wheel
 from server.worker import Worker
 from storage.database import Database, open_database
@@ -90,7 +98,12 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
             calls = Calls(database, relay, metrics, config)
             devices = Devices(database, relay, vault, live, config, calls)
             auth = Auth(database, live, relay, passwords, config)
-            stores = await stack.enter_async_context(open_stores(config, database, TenantKeys(vault)))
+            tenant_keys = TenantKeys(vault)
+            accounts = await stack.enter_async_context(open_accounts(config, tenant_keys))
+            placing = Placing(database, accounts, calls, metrics)
+            calls.connect(placing)
+            stack.push_async_callback(placing.stop)
+            stores = await stack.enter_async_context(open_stores(config, database, tenant_keys))
             intake = Intake(database, stores, relay, metrics, config)
             uploads = Uploads(database, intake, config)
             agents = Agents(database, hub, lease, metrics, refill_every=config.refill)
@@ -114,6 +127,7 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 admin=Admin(database, relay, passwords),
                 users=Users(database, relay, passwords, devices),
                 api_keys=ApiKeys(database, relay),
+                hooks=Hooks(database, tenant_keys, config),
                 devices=devices,
                 calls=calls,
                 records=Records(database),
@@ -121,6 +135,8 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 uploads=uploads,
                 recordings=Recordings(database, stores, config),
                 customers=Customers(database),
+                lines=Lines(database, accounts, live),
+                webhooks=Webhooks(database, accounts, metrics),
                 config=config,
                 health=Health(database, relay, lease, hub, metrics, config),
             )
@@ -175,13 +191,20 @@ async def worker_node(config: Config) -> AsyncIterator[Worker]:
         relay = _relay(redis, lease, metrics, config)
         calls = Calls(database, relay, metrics, config)
         vault = Vault(master_keys(config))
-        stores = await stack.enter_async_context(open_stores(config, database, TenantKeys(vault)))
+        tenant_keys = TenantKeys(vault)
+        stores = await stack.enter_async_context(open_stores(config, database, tenant_keys))
         intake = Intake(database, stores, relay, metrics, config)
         archive = Archive(database, stores, intake, metrics, config)
         retrieval = Retrieval(database, vault, fetcher, intake, lease=config.fetch_timeout + config.settle_after)
+        accounts = await stack.enter_async_context(open_accounts(config, tenant_keys))
+        reading = Reading(database, accounts, calls, retrieval, metrics)
+        reconciling = Reconciling(database, accounts, calls, reading, metrics)
+        hook_delivery = await stack.enter_async_context(open_hook_delivery(config, database, tenant_keys, metrics))
         await lease.take()
         async with _background(lease.keep, relay.publish):
-            yield Worker(database, relay, lease, calls, archive, retrieval, metrics, config)
+            yield Worker(
+                database, relay, lease, calls, archive, retrieval, hook_delivery, reading, reconciling, metrics, config
+            )
         await lease.give_up()
 
 
@@ -191,6 +214,7 @@ def _endpoints(
     admin: Admin,
     users: Users,
     api_keys: ApiKeys,
+    hooks: Hooks,
     devices: Devices,
     calls: Calls,
     records: Records,
@@ -198,6 +222,8 @@ def _endpoints(
     uploads: Uploads,
     recordings: Recordings,
     customers: Customers,
+    lines: Lines,
+    webhooks: Webhooks,
     health: Health,
     config: Config,
 ) -> list[Endpoint]:
@@ -240,6 +266,22 @@ def _endpoints(
         Endpoint("POST", "/api/v1/admin/api-keys", api_keys.create, needs="api_keys.manage"),
         Endpoint("GET", "/api/v1/admin/api-keys", api_keys.list_keys, needs="api_keys.manage"),
         Endpoint("DELETE", "/api/v1/admin/api-keys/{key_id}", api_keys.revoke, needs="api_keys.manage"),
+        # webhooks that we send
+        Endpoint("POST", "/api/v1/admin/hooks", hooks.create, needs="hooks.manage"),
+        Endpoint("GET", "/api/v1/admin/hooks", hooks.list_hooks, needs="hooks.manage"),
+        Endpoint("GET", "/api/v1/admin/hooks/{hook_id}", hooks.get, needs="hooks.manage"),
+        Endpoint("PUT", "/api/v1/admin/hooks/{hook_id}", hooks.update, needs="hooks.manage"),
+        Endpoint("DELETE", "/api/v1/admin/hooks/{hook_id}", hooks.delete, needs="hooks.manage"),
+        Endpoint("POST", "/api/v1/admin/hooks/{hook_id}/rotate-secret", hooks.rotate_secret, needs="hooks.manage"),
+        Endpoint("POST", "/api/v1/admin/hooks/{hook_id}/ping", hooks.ping, needs="hooks.manage"),
+        Endpoint("POST", "/api/v1/admin/hooks/{hook_id}/resend", hooks.resend_failed, needs="hooks.manage"),
+        Endpoint("GET", "/api/v1/admin/hooks/{hook_id}/deliveries", hooks.list_deliveries, needs="hooks.manage"),
+        Endpoint(
+            "POST",
+            "/api/v1/admin/hooks/{hook_id}/deliveries/{delivery_id}/resend",
+            hooks.resend,
+            needs="hooks.manage",
+        ),
         Endpoint("GET", "/api/v1/admin/audit", admin.list_audit, needs="audit.read"),
         # work phones (seed 003 §5.1)
         Endpoint("POST", "/api/v1/calls/device/bindQRCode", devices.make_qr, needs=SIGNED_IN),
@@ -250,6 +292,18 @@ def _endpoints(
         Endpoint("GET", "/api/v1/calls/device/{device_id}/status", devices.status, needs="devices.read"),
         Endpoint("GET", "/api/v1/calls/config", devices.get_config, needs="calls.dial"),
         Endpoint("PUT", "/api/v1/calls/config", devices.put_config, needs="calls.dial"),
+        # lines (seed 003 §5.2)
+        Endpoint("GET", "/api/v1/calls/lines", lines.list_lines, needs="lines.read"),
+        Endpoint("POST", "/api/v1/calls/lines", lines.create, needs="lines.manage"),
+        Endpoint("GET", "/api/v1/calls/lines/providers", lines.list_providers, needs="lines.manage"),
+        Endpoint("POST", "/api/v1/calls/lines/test", lines.test_config, needs="lines.manage"),
+        Endpoint("GET", "/api/v1/calls/lines/{line_id}", lines.get, needs="lines.read"),
+        Endpoint("PUT", "/api/v1/calls/lines/{line_id}", lines.update, needs="lines.manage"),
+        Endpoint("DELETE", "/api/v1/calls/lines/{line_id}", lines.delete, needs="lines.manage"),
+        Endpoint("POST", "/api/v1/calls/lines/{line_id}/test", lines.test, needs="lines.manage"),
+        Endpoint("GET", "/api/v1/calls/lines/{line_id}/seats", lines.list_seats, needs="lines.read"),
+        Endpoint("PUT", "/api/v1/calls/lines/{line_id}/seats/{user_id}", lines.put_seat, needs="lines.manage"),
+        Endpoint("DELETE", "/api/v1/calls/lines/{line_id}/seats/{user_id}", lines.delete_seat, needs="lines.manage"),
         # calls (seed 003 §5.3, §5.5, §6.4)
         Endpoint("POST", "/api/v1/calls/dial", calls.dial, needs="calls.dial"),
         Endpoint("POST", "/api/v1/calls/hangup", calls.hang_up, needs="calls.control"),
@@ -264,6 +318,9 @@ def _endpoints(
         Endpoint("GET", "/api/v1/calls/{call_id}/status", records.status, needs="calls.read"),
         Endpoint("PUT", "/api/v1/calls/{call_id}/follow-up", records.follow_up, needs="calls.follow_up"),
         Endpoint("POST", "/api/v1/calls/{call_id}/follow-up/done", records.complete_follow_up, needs="calls.follow_up"),
+        # what providers tell (seed 003 §5.4): the secret of a line ends its URLs
+        Endpoint("POST", "/api/v1/calls/webhook/{provider}/{token}", webhooks.take, needs=ANYONE),
+        Endpoint("POST", "/api/v1/calls/webhook/{provider}/{kind}/{token}", webhooks.take_kind, needs=ANYONE),
         # recordings (seed 003 §5.5, §8.5)
         Endpoint(
             "POST",

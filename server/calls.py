@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, assert_never
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, Protocol, assert_never
 
 import msgspec
 import structlog
@@ -34,25 +34,24 @@ from protocol.messages import (
     CancelDial,
     Dial,
     DialCommand,
-    EvidenceWord,
     HangUp,
     Id,
-    OutcomeWord,
-    PeerClock,
     encode_data,
     encode_raw,
     new_message_id,
 )
 from protocol.phone_number import dialable, mask, normalize
-from protocol.timestamps import epoch_ms, from_epoch_ms
+from protocol.timestamps import epoch_ms
 from server import routing
 from server.config import Config
-from server.http import Answer, AppBody, Body
+from server.http import Answer, Body
 from server.identity import Identity
+from server.line_dial import LineOrder, commit_to_line
 from server.relay import Relay
+from server.reports import AppEnd, AppStatus, EndBatch, ReportResult, ReportsAnswer, StatusBatch, event_of, said
 from server.telemetry import Metrics
 from storage import calls
-from storage.calls import Explanation, NewCall, Source, StoredCall
+from storage.calls import DialContext, Explanation, NewCall, NewCloudCall, Source, StoredCall
 from storage.database import Connection, Database, Duplicate
 from storage.events import Emitted
 from storage.idempotency import Once
@@ -107,49 +106,14 @@ class HangUpAnswer(Answer, frozen=True, kw_only=True):
     """The wish is committed. The call ends when its phone says so."""
 
 
-class AppStatus(AppBody, frozen=True, kw_only=True):
-    """CALL_STATUS over HTTP (seed 003 §5.5); `messageId` is the one of the socket, so that either may repeat."""
+class Orders(Protocol):
+    """Who writes orders to providers, for calls that go over a line."""
 
-    call_id: Id
-    status: Literal["calling", "ringing", "connected", "ended"]
-    timestamp: PeerClock | None = None
-    evidence: EvidenceWord | None = None
-    message_id: Id | None = None
+    def start(self, order: LineOrder) -> None:
+        """Write the order of a call that has just been committed, and do not wait."""
 
-
-class AppEnd(AppBody, frozen=True, kw_only=True):
-    """CALL_END over HTTP (seed 003 §5.5)."""
-
-    call_id: Id
-    status: OutcomeWord
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    duration: float | None = None
-    hangup_cause: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    evidence: EvidenceWord | None = None
-    has_recording: bool | None = None
-    recording_size: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
-    message_id: Id | None = None
-
-
-StatusBatch = Annotated[list[AppStatus], msgspec.Meta(min_length=1, max_length=500)]
-EndBatch = Annotated[list[AppEnd], msgspec.Meta(min_length=1, max_length=500)]
-
-
-class ReportResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What became of one report: committed, or refused for good (`retry` false), or to be sent again."""
-
-    call_id: str
-    accepted: bool
-    message_id: str | None = None
-    code: str | None = None
-    retry: bool | None = None
-
-
-class ReportsAnswer(Answer, frozen=True, kw_only=True):
-    """A result for each report, in their order."""
-
-    results: list[ReportResult]
+    async def hang_up(self, tenant_id: str, call_id: str) -> None:
+        """End a call. Raises HANGUP_UNSUPPORTED, UNAVAILABLE."""
 
 
 class Calls:
@@ -160,14 +124,19 @@ class Calls:
         self._relay = relay
         self._metrics = metrics
         self._config = config
+        self._orders: Orders | None = None
+
+    def connect(self, orders: "Orders") -> None:
+        """Give what is committed to lines to whoever writes orders to providers."""
+        self._orders = orders
 
     # --- asked by agents ----------------------------------------------------------------------------------------------
 
     async def dial(self, identity: Identity, body: DialRequest, once: Once) -> DialAnswer:
-        """Start a call on the agent's work phone.
+        """Start a call on the agent's work phone, or over a line.
 
         Refused at once, with nothing left behind, by INVALID_PHONE, NO_DEVICE, DEVICE_OFFLINE, DEVICE_BUSY, NO_LINE,
-        NOT_FOUND, FORBIDDEN.
+        NO_SEAT, LINE_BUSY, LIMIT_LINE_DAY, LIMIT_HOURS, TEST_NUMBER_ONLY, NOT_FOUND, FORBIDDEN.
         """
         try:
             answer = await self._dial(identity, body, once)
@@ -223,7 +192,27 @@ class Calls:
                     self._metrics.reports.labels("repeated").inc()
                     return
                 why = Explanation(source="phone", kind=report.type, effect="none", data=said, message_id=message_id)
-                if await self._settle(connection, call, _event_of(report, call), why):
+                if await self._settle(connection, call, event_of(report, call.now), why):
+                    return
+        raise DialdeskError("CALL_CHANGED")
+
+    async def hear(
+        self, tenant_id: str, call_id: str, once: str, kind: str, event: Progress | End, said: bytes
+    ) -> None:
+        """Commit what a provider says of a call; the same fact (`once`) again changes nothing.
+
+        Raises NOT_FOUND, UNAVAILABLE, CALL_CHANGED.
+        """
+        for _ in range(_RACES):
+            async with self._database.connection() as connection:
+                call = await calls.read(connection, tenant_id, call_id, once)
+                if call is None:
+                    raise DialdeskError("NOT_FOUND", what="call")
+                if call.seen:
+                    self._metrics.reports.labels("repeated").inc()
+                    return
+                why = Explanation(source="provider", kind=kind, effect="none", data=said, message_id=once)
+                if await self._settle(connection, call, event, why):
                     return
         raise DialdeskError("CALL_CHANGED")
 
@@ -299,10 +288,10 @@ class Calls:
                 raise DialdeskError("NOT_FOUND", what="agent")
             if agent.disabled:
                 raise DialdeskError("ACCOUNT_DISABLED")
-            if (request.call_method or agent.call_method) == "cloud":
-                raise DialdeskError("NO_LINE")
             number, name = await self._customer_of(connection, identity.tenant_id, request)
             number = normalize(number, agent.region)
+            if (request.call_method or agent.call_method) == "cloud":
+                return await self._dial_cloud(connection, identity, agent, request, number, name, once)
             phone = routing.choose(agent.phones, asked=request.device_id, default=agent.default_device_id)
 
             answer = DialAnswer(call_id=new_call_id())
@@ -355,6 +344,44 @@ class Calls:
         self._relay.to_phone(dialled.node, phone.id, encode_raw(DialCommand.type, command, command_id))
         return answer
 
+    async def _dial_cloud(
+        self,
+        connection: Connection,
+        identity: Identity,
+        agent: DialContext,
+        request: DialRequest,
+        number: str,
+        name: str | None,
+        once: Once,
+    ) -> DialAnswer:
+        """Commit to a call over the best line, and have the provider place it."""
+        user_id = self._agent_of(identity, request)
+        answer = DialAnswer(
+            call_id=new_call_id(), message="呼叫已提交，等待线路接通 / The call is committed and waits for its line"
+        )
+        call = NewCloudCall(
+            id=answer.call_id,
+            tenant_id=identity.tenant_id,
+            user_id=user_id,
+            team_id=agent.team_id,
+            created_by=identity.id,
+            source=_source_of(identity),
+            customer_phone=number,
+            customer_id=request.customer_id,
+            customer_name=name,
+            order_id=request.order_id,
+            external_id=request.external_id,
+            custom_data=_bounded(request.custom_data),
+            record=agent.recording_enabled,
+            expires_at=agent.now + timedelta(seconds=self._config.dial_expiry),
+            reap_after_expiry=self._config.reap_ringing,
+        )
+        order = await commit_to_line(connection, call, request.line_id, agent.default_line_id, once, answer)
+        log.info("dial", call_id=call.id, line_id=order.line_id, user_id=user_id)
+        assert self._orders is not None
+        self._orders.start(order)
+        return answer
+
     @staticmethod
     def _agent_of(identity: Identity, request: DialRequest) -> str:
         """For whom the call is made: the asker, or the agent that an API key names."""
@@ -382,7 +409,11 @@ class Calls:
             call = await calls.visible(connection, identity.calls, call_id)
             if call is None:
                 raise DialdeskError("NOT_FOUND", what="call")
-            if call.status is Status.ENDED or call.device_id is None:
+            if call.status is Status.ENDED:
+                return
+            if call.device_id is None:
+                assert self._orders is not None
+                await self._orders.hang_up(identity.tenant_id, call_id)
                 return
             if not call.can_hang_up and call.status is not Status.PENDING:
                 raise DialdeskError("HANGUP_UNSUPPORTED")
@@ -403,9 +434,9 @@ class Calls:
             self._relay.to_phone(call.node, call.device_id, encode_raw(CancelDial.type, command, command_id))
 
     async def _take(self, identity: Identity, report: AppStatus | AppEnd) -> ReportResult:
-        said = _said(report)
+        message = said(report)
         try:
-            await self.apply(identity.tenant_id, identity.id, report.message_id, said)
+            await self.apply(identity.tenant_id, identity.id, report.message_id, message)
         except DialdeskError as error:
             return ReportResult(
                 call_id=report.call_id,
@@ -421,7 +452,7 @@ class Calls:
         match _advanced(call, event):
             case Moved(state, enriched):
                 why = msgspec.structs.replace(why, effect="enriched" if enriched else "moved")
-                tell = _telling(call, state, event, enriched=enriched)
+                tell = _telling(call, state, event, why.source, enriched=enriched)
                 try:
                     emitted = await calls.change(connection, call, state, self._reap_at(call, state), why, tell)
                 except Duplicate:
@@ -484,81 +515,12 @@ class Calls:
                 assert_never(state.status)
 
 
-def _said(report: AppStatus | AppEnd) -> CallStatus | CallEnd:
-    """Read a report over HTTP as the message it stands for; the seed's status `ended` is an end without an outcome."""
-    if isinstance(report, AppEnd):
-        fields = msgspec.structs.asdict(report)
-        del fields["message_id"]
-        return CallEnd(**fields)
-    if report.status == "ended":
-        at = None if report.timestamp is None else from_epoch_ms(report.timestamp, datetime.now(UTC))
-        return CallEnd(call_id=report.call_id, status=Outcome.UNKNOWN, end_time=at, evidence=report.evidence)
-    return CallStatus(
-        call_id=report.call_id, status=report.status, timestamp=report.timestamp, evidence=report.evidence
-    )
-
-
-def _event_of(report: CallStatus | CallEnd, call: StoredCall) -> Progress | End:
-    """Read a phone's words as an event; its clock is only ever a claim."""
-    match report:
-        case CallStatus():
-            at = call.now if report.timestamp is None else from_epoch_ms(report.timestamp, call.now)
-            return Progress(Status(report.status), at, _evidence_of(report.evidence))
-        case CallEnd():
-            cause, raw = _cause_of(report.hangup_cause)
-            outcome = _outcome_of(report.status)
-            if outcome is Outcome.UNKNOWN and report.status != Outcome.UNKNOWN:
-                raw = report.status
-            return End(
-                outcome=outcome,
-                at=_aware(report.end_time) or call.now,
-                by="phone",
-                evidence=_evidence_of(report.evidence),
-                started_at=_aware(report.start_time),
-                duration=None if report.duration is None else round(min(max(report.duration, -1.0), 1e9)),
-                cause=cause,
-                raw_cause=raw,
-                has_recording=report.has_recording,
-                recording_size=report.recording_size,
-            )
-        case _:
-            assert_never(report)
-
-
 def _advanced(call: StoredCall, event: Progress | End) -> Moved | AlreadyThere | Illegal:
     """Return what an event makes of the call. A recording that was stored is a fact, and what is said of it a claim."""
     if call.recording_stored and isinstance(event, End):
         known = call.state
         event = msgspec.structs.replace(event, has_recording=known.has_recording, recording_size=known.recording_size)
     return advance(call.state, event, call.now)
-
-
-_PHONES_EVIDENCE = {Evidence.ASSUMED, Evidence.IN_CALL_SERVICE, Evidence.CX_CALL, Evidence.CALL_LOG}
-
-
-def _evidence_of(said: str | None) -> Evidence:
-    """What a phone may claim as grounds; a word of a newer app, or one that is not a phone's, counts as assumed."""
-    return next((known for known in _PHONES_EVIDENCE if known == said), Evidence.ASSUMED)
-
-
-def _outcome_of(said: str) -> Outcome:
-    """An outcome we know; the end in a word of a newer app is an end all the same."""
-    return next((known for known in Outcome if known == said), Outcome.UNKNOWN)
-
-
-def _cause_of(said: str | None) -> tuple[HangupCause | None, str | None]:
-    """A cause we know, or UNKNOWN with the word as it was said."""
-    if said is None:
-        return None, None
-    try:
-        return HangupCause(said), None
-    except ValueError:
-        return HangupCause.UNKNOWN, said
-
-
-def _aware(at: datetime | None) -> datetime | None:
-    """A phone that tells no offset means UTC, as the seed's examples do."""
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
 
 
 _PROGRESS: dict[Status, type[CallProgress]] = {
@@ -568,10 +530,12 @@ _PROGRESS: dict[Status, type[CallProgress]] = {
 }
 
 
-def _telling(call: StoredCall, state: CallState, event: Progress | End, *, enriched: bool) -> CallProgress | CallEnded:
+def _telling(
+    call: StoredCall, state: CallState, event: Progress | End, source: Source, *, enriched: bool
+) -> CallProgress | CallEnded:
     if state.status is Status.ENDED:
         return _ended(call, state, enriched=enriched)
-    return _PROGRESS[state.status](**_about(call), evidence=event.evidence, source="phone")
+    return _PROGRESS[state.status](**_about(call), evidence=event.evidence, source=source)
 
 
 def _ended(call: StoredCall, state: CallState, *, enriched: bool) -> CallEnded:

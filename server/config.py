@@ -75,6 +75,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     fetch_networks: tuple[str, ...] = ()
     """Networks, beside the public internet, that recordings of providers may be fetched from."""
     fetch_timeout: Seconds = 600.0
+    hook_networks: tuple[str, ...] = ()
+    """Networks, beside the public internet, that outgoing webhooks may be sent to."""
+    provider_networks: tuple[str, ...] = ()
+    """Networks, beside the public internet, where providers' APIs may be (private installations)."""
 
     # serving
     host: str = "127.0.0.1"
@@ -227,11 +231,12 @@ def _inconsistencies(given: dict[str, Any]) -> list[str]:
         problems.append("PROBE_AFTER < OFFLINE_AFTER < CLOSE_AFTER must hold")
     if setting("first_message") > setting("probe_after"):
         problems.append("FIRST_MESSAGE must not exceed PROBE_AFTER")
-    for network in setting("fetch_networks"):
-        try:
-            ipaddress.ip_network(network)
-        except ValueError:
-            problems.append(f"FETCH_NETWORKS: {network} is not a network")
+    for name in ("fetch_networks", "hook_networks", "provider_networks"):
+        for network in setting(name):
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                problems.append(f"{name.upper()}: {network} is not a network")
     if setting("recordings") in {"local", "hybrid"} and setting("recordings_folder") is None:
         problems.append("RECORDINGS_FOLDER must be set where RECORDINGS is local or hybrid")
     if setting("recordings") in {"s3", "hybrid"} and setting("s3_bucket") is None:

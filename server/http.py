@@ -115,6 +115,7 @@ class RequestInfo(msgspec.Struct, frozen=True):
     language: Language
     user_agent: str
     headers: Headers
+    query: str
 
 
 Authenticate = Callable[[Headers], Awaitable[Identity]]
@@ -425,6 +426,7 @@ def request_info(scope: Scope) -> RequestInfo:
         language=_language_of(headers),
         user_agent=headers.get("user-agent", "")[:256],
         headers=headers,
+        query=scope["query_string"].decode("latin-1"),
     )
 
 

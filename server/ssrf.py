@@ -96,7 +96,8 @@ async def guarded_session(
 ) -> AsyncIterator[ClientSession]:
     """Open a client every connection of which leads to the public internet or to `networks`; others raise Refused.
 
-    It keeps no cookies, asks no proxy, unpacks nothing, and uses a connection once. The caller says `allow_redirects`.
+    It keeps no cookies, asks no proxy and for nothing packed, and uses a connection once. The caller says
+    `allow_redirects`.
     """
     found_by = DefaultResolver() if resolver is None else resolver
     connector = TCPConnector(
@@ -113,7 +114,7 @@ async def guarded_session(
             cookie_jar=DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            headers={"User-Agent": "Dialdesk"},
+            headers={"User-Agent": "Dialdesk", "Accept-Encoding": "identity"},
         ) as session:
             yield session
     finally:

@@ -50,6 +50,15 @@ class Metrics:
             "dialdesk_calls_ended_total", "Ended calls", ["outcome", "closed_by"], registry=registry
         )
         self.reports = Counter("dialdesk_reports_total", "Reports by what they changed", ["effect"], registry=registry)
+        self.orders = Counter(
+            "dialdesk_orders_total", "Orders to providers by their answer", ["provider", "answer"], registry=registry
+        )
+        self.webhooks = Counter(
+            "dialdesk_webhooks_total", "Messages of providers", ["provider", "result"], registry=registry
+        )
+        self.look_ups = Counter(
+            "dialdesk_look_ups_total", "Calls looked up at providers", ["provider", "result"], registry=registry
+        )
         self.uploads = Counter(
             "dialdesk_uploads_total", "Recordings that were brought", ["source", "result"], registry=registry
         )
@@ -58,6 +67,12 @@ class Metrics:
         )
         self.recordings = Counter(
             "dialdesk_recordings_total", "Recordings by what a worker did with them", ["done"], registry=registry
+        )
+        self.hook_deliveries = Counter(
+            "dialdesk_hook_deliveries_total", "Attempts to send webhooks, by result", ["result"], registry=registry
+        )
+        self.hook_seconds = Histogram(
+            "dialdesk_hook_seconds", "Time that receivers of hooks take", buckets=_FAST, registry=registry
         )
         self.resends = Counter("dialdesk_command_resends_total", "Commands sent again", registry=registry)
         self.refills = Counter(

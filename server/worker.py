@@ -10,14 +10,19 @@ from protocol.errors import DialdeskError
 from server.archive import Archive
 from server.calls import Calls
 from server.config import Config
+from server.hook_delivery import HookDelivery
 from server.lease import Lease
+from server.reconciling import Reconciling
 from server.relay import Relay
 from server.retrieval import Retrieval
 from server.telemetry import Metrics
-from storage import calls, credentials, devices, events, idempotency, nodes
+from server.webhooks import Reading
+from storage import calls, credentials, devices, events, idempotency, inbox, nodes
 from storage.database import Database
 
 log = structlog.get_logger()
+
+_INBOX_RETENTION = 30 * 86400.0
 
 
 class Worker:
@@ -31,6 +36,9 @@ class Worker:
         all_calls: Calls,
         archive: Archive,
         retrieval: Retrieval,
+        hook_delivery: HookDelivery,
+        reading: Reading,
+        reconciling: Reconciling,
         metrics: Metrics,
         config: Config,
     ) -> None:
@@ -40,6 +48,9 @@ class Worker:
         self._calls = all_calls
         self._archive = archive
         self._retrieval = retrieval
+        self._hook_delivery = hook_delivery
+        self._reading = reading
+        self._reconciling = reconciling
         self._metrics = metrics
         self._config = config
 
@@ -57,8 +68,12 @@ class Worker:
                 ("move recordings", self._archive.move, sweep),
                 ("read recordings", self._archive.read, sweep),
                 ("fetch recordings", self._retrieval.fetch, sweep),
+                ("read webhooks", self._reading.read, sweep),
+                ("look up calls", self._reconciling.look_up, sweep),
+                ("deliver hooks", self._hook_delivery.deliver, sweep),
                 ("sweep uploads", self._archive.sweep, tidy),
                 ("expire recordings", self._archive.expire, tidy),
+                ("tidy hooks", self._hook_delivery.tidy, tidy),
                 ("tidy", self.tidy, tidy),
             ):
                 group.create_task(self._repeat(name, chore, every), name=name)
@@ -102,6 +117,7 @@ class Worker:
         async with self._database.connection() as connection:
             await events.expire(connection, self._config.event_retention)
             await idempotency.expire(connection)
+            await inbox.expire(connection, _INBOX_RETENTION)
             await credentials.expire(connection)
             await devices.expire_tokens(connection)
             await nodes.forget(connection)

@@ -53,6 +53,7 @@ class DialContext(msgspec.Struct, frozen=True, kw_only=True):
     team_id: str | None
     call_method: str
     default_device_id: str | None
+    default_line_id: str | None
     disabled: bool
     region: str
     recording_enabled: bool
@@ -83,6 +84,26 @@ class NewCall(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     reap_after_expiry: float
     resend_after: float
+
+
+class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to be made over a line. The order for it may be written until `expires_at`."""
+
+    id: str
+    tenant_id: str
+    user_id: str
+    team_id: str | None
+    created_by: str
+    source: Source
+    customer_phone: str
+    customer_id: str | None
+    customer_name: str | None
+    order_id: str | None
+    external_id: str | None
+    custom_data: bytes | None
+    record: bool
+    expires_at: datetime
+    reap_after_expiry: float
 
 
 class Dialled(msgspec.Struct, frozen=True):
@@ -161,6 +182,7 @@ async def context(connection: Connection, asker: Reach, user_id: str) -> DialCon
         team_id=first["team_id"],
         call_method=first["call_method"],
         default_device_id=first["default_device_id"],
+        default_line_id=first["default_line_id"],
         disabled=first["disabled"],
         region=first["region"],
         recording_enabled=first["recording_enabled"],

@@ -205,7 +205,7 @@ async def bind(connection: Connection, tenant_id: str, user_id: str, handset: Ha
     row = await connection.fetchrow(_SQL["add"], *values, new_id("dev"))
     row = row or await connection.fetchrow(_SQL["rebind"], *values)
     assert row is not None
-    return Bound(**row)
+    return Bound(id=row["id"], conn_epoch=row["conn_epoch"], old_user_id=row["old_user_id"], old_node=row["old_node"])
 
 
 async def keep_push_token(connection: Connection, tenant_id: str, device_id: str, sealed: bytes) -> None:
@@ -236,7 +236,7 @@ async def unbind(connection: Connection, tenant_id: str, user_id: str, device_id
     """Take phones from the agent; those that are not the agent's, or not any more, are left out."""
     rows = await connection.fetch(_SQL["unbind"], tenant_id, user_id, list(device_ids))
     await connection.execute(_SQL["forget_default"], tenant_id, user_id, [row["id"] for row in rows])
-    return [Freed(**row) for row in rows]
+    return [Freed(id=row["id"], conn_epoch=row["conn_epoch"], node=row["node"]) for row in rows]
 
 
 async def on_call(connection: Connection, tenant_id: str, device_id: str) -> bool:

@@ -1,6 +1,6 @@
 -- name: context
 -- What a dial for this agent needs to know; a row for each of the agent's phones, or one without a phone.
-SELECT u.team_id, u.call_method, u.default_device_id, u.disabled_at IS NOT NULL AS disabled, t.region,
+SELECT u.team_id, u.call_method, u.default_device_id, u.default_line_id, u.disabled_at IS NOT NULL AS disabled, t.region,
     t.recording_enabled, t.recording_notice, clock_timestamp() AS now,
     d.id AS device_id, d.hardware_id, d.online_status, d.handset_busy, d.capabilities,
     EXISTS (SELECT FROM call c WHERE c.device_id = d.id AND c.ended_at IS NULL) AS on_call
@@ -33,7 +33,7 @@ new_call AS (
     SELECT $4, $1, $3, $5, $6, p.id, 'mobile', $7, $8, $9, $10, $11, $12::text::json,
         $16::timestamptz + make_interval(secs => $17::float8), $26
     FROM phone p WHERE p.online_status = 'online' AND NOT p.handset_busy
-    RETURNING id
+    RETURNING id, tell_hooks('call.created', call)
 ),
 new_event AS (
     INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
@@ -73,7 +73,9 @@ WITH moved AS (
         ended_at = $9, outcome = $10, closed_by = $11, evidence = $12, hangup_cause = $13, raw_cause = $14,
         duration = $15, has_recording = $16, recording_size = $17, reap_at = $18, updated_at = now()
     WHERE tenant_id = $1 AND id = $2 AND version = $3
-    RETURNING id, user_id
+    RETURNING id, user_id, tell_hooks(
+        CASE WHEN $21 = 'enriched' THEN 'call.corrected' WHEN $4 IN ('connected', 'ended') THEN 'call.' || $4 END, call
+    )
 ),
 noted AS (
     INSERT INTO call_event (call_id, tenant_id, source, kind, effect, message_id, data)

@@ -44,7 +44,7 @@ WHERE hash = ANY (ARRAY(SELECT hash FROM bind_token WHERE expires_at < now() - i
 INSERT INTO device (tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version, app_version, token_hash, id)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (tenant_id, hardware_id) DO NOTHING
-RETURNING id, conn_epoch, NULL AS old_user_id, NULL AS old_node;
+RETURNING id, conn_epoch, NULL AS old_user_id, NULL AS old_node, tell_hooks('device.bound', device);
 
 -- name: rebind
 -- Bind a handset that has a row: its token is void, its session fenced off by the next epoch, its presence unknown. Tells
@@ -61,7 +61,7 @@ SET user_id = $3, phone_number = $4, name = $5, model = $6, os_type = $7, os_ver
     handset_busy = false
 FROM before b
 WHERE d.tenant_id = $1 AND d.id = b.id
-RETURNING d.id, d.conn_epoch, b.user_id AS old_user_id, b.node AS old_node;
+RETURNING d.id, d.conn_epoch, b.user_id AS old_user_id, b.node AS old_node, tell_hooks('device.bound', d);
 
 -- name: keep_push_token
 -- The push token of a phone, sealed.
@@ -96,7 +96,7 @@ SET unbound_at = now(), push_token = NULL, conn_epoch = d.conn_epoch + 1, node =
     handset_busy = false
 FROM before b
 WHERE d.tenant_id = $1 AND d.id = b.id
-RETURNING d.id, b.node, d.conn_epoch;
+RETURNING d.id, b.node, d.conn_epoch, tell_hooks('device.unbound', d);
 
 -- name: on_call
 -- Whether a phone is on a call. A statement of its own after the one that locked the phone, to see a dial it waited for.

@@ -38,6 +38,7 @@ WITH failed AS (
 told AS (
     UPDATE call c SET version = version + 1, recording_status = 'failed', updated_at = now()
     FROM failed f WHERE c.tenant_id = $1 AND c.id = f.call_id AND c.recording_status IS NULL
+    RETURNING tell_hooks('recording.failed', c)
 )
 INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
 SELECT call_id, $1, 'server', 'RECORDING_FAILED', 'enriched', json_build_object('reason', $3::text) FROM failed;

@@ -32,9 +32,11 @@ DELETE FROM agent_node WHERE node = ANY ($1::text[]);
 
 -- name: sweep_devices
 -- The phones of swept nodes are offline, unless a newer epoch is online elsewhere (then `node` is not theirs).
-UPDATE device SET node = NULL, online_status = 'offline', lost_at = coalesce(lost_at, now())
-WHERE id IN (SELECT id FROM device WHERE node = ANY ($1::text[]) ORDER BY id FOR UPDATE)
-RETURNING id, user_id, tenant_id;
+UPDATE device d SET node = NULL, online_status = 'offline', lost_at = coalesce(d.lost_at, now())
+FROM (SELECT id, online_status FROM device WHERE node = ANY ($1::text[]) ORDER BY id FOR UPDATE) before
+WHERE d.id = before.id
+RETURNING d.id, d.user_id, d.tenant_id,
+    tell_hooks(CASE before.online_status WHEN 'online' THEN 'device.offline' END, d);
 
 -- name: forget
 -- Drop nodes whose life ended a day ago.
@@ -73,6 +75,7 @@ FROM asked a, before b
 WHERE d.id = a.id AND b.id = a.id
 RETURNING d.id, d.tenant_id, d.user_id, d.conn_epoch, b.node AS old_node, b.online_status = 'offline' AS was_offline,
     extract(epoch FROM now() - b.lost_at)::float8 AS away, clock_timestamp() AS now,
+    tell_hooks(CASE b.online_status WHEN 'offline' THEN 'device.online' END, d),
     (SELECT c.id FROM call c WHERE c.device_id = d.id AND c.ended_at IS NULL) AS live_call_id;
 
 -- name: waiting
@@ -103,7 +106,8 @@ FROM (
     FOR NO KEY UPDATE OF x
 ) p
 WHERE d.id = p.id
-RETURNING d.id, d.user_id, d.online_status, d.online_status <> p.before AS changed;
+RETURNING d.id, d.user_id, d.online_status, d.online_status <> p.before AS changed,
+    tell_hooks(CASE WHEN d.online_status <> p.before THEN 'device.' || d.online_status END, d);
 
 -- name: set_busy
 -- A private call on the handset began or ended.
@@ -138,7 +142,7 @@ WHERE id IN (
     WHERE lost_at < now() - make_interval(secs => $1::float8) AND online_status = 'online'
     ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 )
-RETURNING id, user_id, tenant_id;
+RETURNING id, user_id, tenant_id, tell_hooks('device.offline', device);
 
 -- name: attend
 -- This node holds pages of these agents now.

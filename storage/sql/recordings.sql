@@ -47,7 +47,7 @@ told AS (
     SET version = version + 1, has_recording = true, recording_size = s.size, recording_status = 'ready', updated_at = now()
     FROM stored s
     WHERE c.tenant_id = $1 AND c.id = s.call_id
-    RETURNING c.id, c.user_id
+    RETURNING c.id, c.user_id, tell_hooks('recording.ready', c)
 ),
 noted AS (
     INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
@@ -143,7 +143,7 @@ WITH leaving AS (
 )
 UPDATE call c SET version = version + 1, recording_status = 'expired', updated_at = now()
 FROM leaving l WHERE c.tenant_id = l.tenant_id AND c.id = l.call_id
-RETURNING c.id;
+RETURNING c.id, tell_hooks('recording.expired', c);
 
 -- name: remove
 -- Let a recording leave for good: from here on it cannot be heard, and the call says so.
@@ -155,13 +155,13 @@ WITH leaving AS (
 )
 UPDATE call c SET version = version + 1, recording_status = 'deleted', updated_at = now()
 FROM leaving l WHERE c.tenant_id = $1 AND c.id = l.call_id
-RETURNING c.id;
+RETURNING c.id, tell_hooks('recording.deleted', c);
 
 -- name: forbid
 -- A recording that has not come yet never shall: no row where one stands.
 UPDATE call c SET version = version + 1, record = false, recording_status = 'deleted', updated_at = now()
 WHERE c.tenant_id = $1 AND c.id = $2 AND NOT EXISTS (SELECT FROM recording r WHERE r.tenant_id = $1 AND r.call_id = $2)
-RETURNING c.id;
+RETURNING c.id, tell_hooks('recording.deleted', c);
 
 -- name: left
 -- The bytes are gone: what is left is that there was a recording.

@@ -197,22 +197,15 @@ class House:
 
     async def agent(self, node: Process) -> AgentClient:
         """Make an agent, sign it in at a node and open its page."""
-        username = new_id("a")
-        async with open_database(self.database_url) as database, database.transaction() as connection:
-            await accounts.create_user(
-                connection,
-                ACTOR,
-                self.tenant_id,
-                username=username,
-                name=username,
-                role="agent",
-                password_hash=self._password_hash,
-                must_change_password=False,
-            )
-        client = await AgentClient.login(node.origin, username, self.password, timing=TIMING)
+        client = await AgentClient.login(node.origin, await self._user("agent"), self.password, timing=TIMING)
         await self._stack.enter_async_context(client)
         await client.connect()
         return client
+
+    async def administrator(self, node: Process) -> AgentClient:
+        """Sign in somebody who may set up lines; no page is opened."""
+        client = await AgentClient.login(node.origin, await self._user("tenant_admin"), self.password, timing=TIMING)
+        return await self._stack.enter_async_context(client)
 
     async def phone(
         self, agent: AgentClient, behaviour: Behaviour | None = None, *, timing: Timing | None = None, **more: Any
@@ -256,6 +249,21 @@ class House:
         printed, _ = await within(process.communicate())
         assert process.returncode is not None
         return process.returncode, printed.decode()
+
+    async def _user(self, role: str) -> str:
+        username = new_id("a")
+        async with open_database(self.database_url) as database, database.transaction() as connection:
+            await accounts.create_user(
+                connection,
+                ACTOR,
+                self.tenant_id,
+                username=username,
+                name=username,
+                role=role,
+                password_hash=self._password_hash,
+                must_change_password=False,
+            )
+        return username
 
     async def _started(self, command: str, **settings: str) -> Process:
         environ = {**self._environ, "PORT": str(free_port()), **settings}

@@ -11,16 +11,19 @@ from protocol.identifiers import new_call_id, new_id
 from protocol.messages import RecordingReady
 from protocol.timestamps import epoch_ms
 from server.api_keys import FOR_AGENTS
-from server.config import Config
+from server.config import Config, master_keys
 from server.http import ANYONE, PHONE, Endpoint
 from server.passwords import Passwords
 from server.tokens import AccessTokens, Claims, Listener, PlayTokens, digest, new_api_key, new_token
-from storage import accounts, audit, credentials, devices, recordings, uploads
+from storage import accounts, audit, credentials, devices, hooks, lines, recordings, uploads
 from storage.audit import Actor
 from storage.database import Connection, Database
 from storage.devices import Handset
 from storage.folder import open_folder
+from storage.lines import SeatAt, Setup
+from storage.tenant_keys import TenantKeys
 from storage.uploads import Upload
+from storage.vault import Vault
 from tests.storage.stores import keep
 
 BUILDER: Final = Actor(kind="system", id="builder", tenant_id=None)
@@ -29,6 +32,9 @@ HARDWARE: Final = "handset-1"
 """The handset's own id of each company's free phone, the admin's: the same, as if one had been bound to both."""
 AUDIO: Final = b"ID3\x04\0\0\0\0\0\0" + bytes(1000)
 """A recording, as far as its first bytes tell."""
+
+NOBODYS_URL: Final = "http://127.0.0.1:65535/"
+"""Where the provider of each company's line would be."""
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -44,7 +50,8 @@ NOBODY: Final = Person("nobody", {})
 class Company(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant, its rows by their ids, and who of it asks: an admin, a key with every scope, and the agent's phone,
     which is on `live_call_id`. The ended call has a recording, to which `play_token` is a link, and the phone has begun
-    to upload another, `upload_id`. `words` are its own: whoever reads one of them has read its data."""
+    to upload another, `upload_id`. `line_token` ends the callback URLs of the line. `words` are its own: whoever reads
+    one of them has read its data."""
 
     tenant_id: str
     team_id: str
@@ -61,6 +68,10 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     bind_token: str
     upload_id: str
+    line_id: str
+    line_token: str
+    hook_id: str
+    delivery_id: str
     play_token: str
     words: frozenset[str]
     admin: Person
@@ -88,6 +99,7 @@ class Town:
         assert config.recordings_folder is not None
         self.database = database
         self._folder = config.recordings_folder
+        self._config = config
         self._links = PlayTokens(config.secret_key, 3600)
         self._tokens = AccessTokens(config.secret_key, 3600)
 
@@ -189,6 +201,8 @@ class Town:
             await devices.make_token(
                 connection, tenant_id, admin_id, admin_id, digest(bind_token), digest(f"typed {bind_token}"), 3600
             )
+        line_id, line_token = await self.line(tenant_id, code, agent_id)
+        hook_id, delivery_id = await self.hook(tenant_id, code, admin_id)
         await self.recording(tenant_id, busy_id, calls[1])
         upload_id = await self.upload(tenant_id, busy_id, calls[2])
         return Company(
@@ -207,6 +221,10 @@ class Town:
             key_id=key_id,
             bind_token=bind_token,
             upload_id=upload_id,
+            line_id=line_id,
+            line_token=line_token,
+            hook_id=hook_id,
+            delivery_id=delivery_id,
             play_token=self._links.mint(Listener(tenant_id, calls[1])),
             words=frozenset(
                 {
@@ -222,8 +240,8 @@ class Town:
                         reference,
                         order_id,
                     ),
-                    *(external_id, key_id, upload_id),
-                    *(f"{code} Ltd", f"{code} team", f"{code} customer", f"{code} note"),
+                    *(external_id, key_id, upload_id, line_id, hook_id, delivery_id),
+                    *(f"{code} {what}" for what in ("Ltd", "team", "customer", "note", "line", "hook")),
                 }
             ),
             admin=admin,
@@ -254,6 +272,39 @@ class Town:
         actor = Actor(kind="phone", id=bound.id, tenant_id=tenant_id)
         await audit.record(connection, actor, "bind", "device", bound.id, after={"userId": user_id})
         return bound.id, Person("phone", {"authorization": f"Bearer {token}", "x-device-id": hardware_id})
+
+    async def line(self, tenant_id: str, code: str, agent_id: str) -> tuple[str, str]:
+        """Set up a line at a provider that nobody serves, with a seat of the agent: its id and its token."""
+        keys, actor = (
+            TenantKeys(Vault(master_keys(self._config))),
+            msgspec.structs.replace(BUILDER, tenant_id=tenant_id),
+        )
+        settings = {"appId": f"{code} app", "baseUrl": NOBODYS_URL}
+        setup = Setup(provider="infinity", name=f"{code} line", account_id=f"{code} app", settings=settings)
+        async with self.database.transaction() as connection:
+            line_id = await lines.create(connection, keys, actor, tenant_id, setup, {"accessKey": f"{code} access key"})
+            seat = SeatAt(seat_id=f"{code} seat", number="")
+            await lines.put_seat(connection, actor, tenant_id, line_id, agent_id, seat)
+            account = await lines.open_secrets(connection, keys, tenant_id, line_id)
+        return line_id, account.token
+
+    async def hook(self, tenant_id: str, code: str, admin_id: str) -> tuple[str, str]:
+        """Let the company be told of calls that end, and of a test: the ids of the hook and of its one delivery."""
+        hook_id, delivery_id = new_id("hook"), new_id("msg")
+        async with self.database.transaction() as connection:
+            await hooks.add(
+                connection,
+                tenant_id,
+                hook_id,
+                url=f"https://{code}.example/",
+                events=["call.ended"],
+                description=f"{code} hook",
+                enabled=True,
+                reveal=False,
+                created_by=admin_id,
+            )
+            await hooks.ping(connection, tenant_id, hook_id, delivery_id)
+        return hook_id, delivery_id
 
     async def upload(self, tenant_id: str, device_id: str, call_id: str) -> str:
         """Let a phone begin to upload AUDIO in parts; returns the id of the upload."""

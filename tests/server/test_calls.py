@@ -16,10 +16,11 @@ from protocol.call import Evidence, Outcome
 from protocol.errors import DialdeskError
 from protocol.identifiers import new_id
 from protocol.messages import CallEnd, CallStatus, CancelDial, Dial, DialCommand, HangUp, to_phone
-from server.calls import AppEnd, AppStatus, Calls, DialAnswer, DialRequest, HangUpRequest
+from server.calls import Calls, DialAnswer, DialRequest, HangUpRequest
 from server.config import Config
 from server.identity import Identity
 from server.relay import CloseAgent, ClosePhone, Relay, ToAgent, ToPhone
+from server.reports import AppEnd, AppStatus
 from server.telemetry import Metrics
 from storage import calls as stored
 from storage import nodes

@@ -484,7 +484,7 @@ def test_what_happens_once_takes_a_key() -> None:
 def test_every_error_is_answered_as_told(code: str) -> None:
     """Each error's answer has the shape, the status and the headers that the document promises."""
     document = openapi(TOYS)
-    request = RequestInfo(id="req_1", ip=None, language="en", user_agent="", headers=Headers({}))
+    request = RequestInfo(id="req_1", ip=None, language="en", user_agent="", headers=Headers({}), query="")
     status, body, headers = error_answer(DialdeskError(code, allow=["GET"], size=1), request)
     told = document["components"]["responses"][str(status)]
 

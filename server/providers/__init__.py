@@ -1,0 +1,1 @@
+"""Cloud call centres: one file a provider, all with the face of `provider.py`."""

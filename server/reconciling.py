@@ -1,0 +1,123 @@
+"""Calls looked up at their providers: while they live, where no webhook tells; after, until a record settles them.
+
+A call that was ordered and of which the provider knows nothing, though it was asked for ten minutes, was never placed.
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from protocol.call import RANK, End, Evidence, HangupCause, Outcome
+from protocol.errors import DialdeskError
+from server.calls import Calls
+from server.line_config import Accounts
+from server.placing import reference
+from server.providers.provider import PlacementRefused, Uncertain
+from server.ssrf import Refused
+from server.telemetry import Metrics
+from server.webhooks import Reading
+from storage import attempts
+from storage.attempts import Attempt
+from storage.database import Database
+from storage.vault import SealError
+
+log = structlog.get_logger()
+
+AT_ONCE = 50
+LEASE = 30.0
+DEADLINE = 15.0
+
+LIVING = 5.0
+"""Seconds between look-ups of a call that lives."""
+
+AFTER_END = (120.0, 600.0, 3600.0, 86400.0)
+"""Seconds after its end at which the final record of a call is looked for."""
+
+GIVEN_UP = timedelta(minutes=10)
+"""How long an order is looked for of which the provider knows nothing."""
+
+
+class Reconciling:
+    """Asks providers what became of calls: a worker's chore."""
+
+    def __init__(
+        self, database: Database, accounts: Accounts, calls: Calls, reading: Reading, metrics: Metrics
+    ) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._calls = calls
+        self._reading = reading
+        self._metrics = metrics
+
+    async def look_up(self) -> None:
+        """Ask of what is due, and close what will never be known."""
+        async with self._database.connection() as connection:
+            unsent = await attempts.unsent(connection, AT_ONCE)
+            due = await attempts.to_look_up(connection, LEASE, AT_ONCE)
+        for tenant_id, call_id in unsent:
+            await self._close(tenant_id, call_id, HangupCause.EXPIRED, "the order was not written in time")
+        async with asyncio.TaskGroup() as group:
+            for attempt in due:
+                group.create_task(self._attend(attempt))
+
+    async def _attend(self, attempt: Attempt) -> None:
+        try:
+            known = await self._ask(attempt)
+            await self._look_again(attempt, known=known)
+        except (DialdeskError, SealError) as error:
+            log.warning("look-up put off", call_id=attempt.call_id, cause=repr(error))
+            if isinstance(error, DialdeskError) and error.code == "NOT_FOUND":  # the line is gone: nobody can be asked
+                async with self._database.connection() as connection:
+                    await attempts.look_again(connection, attempt, None)
+        except Exception:
+            log.exception("look-up failed", call_id=attempt.call_id)
+
+    async def _ask(self, attempt: Attempt) -> bool | None:
+        """Whether the provider knows the call; None where it did not say."""
+        async with self._database.connection() as connection:
+            cloud = await self._accounts.open(connection, attempt.tenant_id, attempt.line_id)
+        try:
+            async with asyncio.timeout(DEADLINE):
+                told = await cloud.look_up(reference(attempt))
+        except (Uncertain, PlacementRefused, Refused, TimeoutError) as error:
+            self._metrics.look_ups.labels(attempt.provider, "uncertain").inc()
+            log.info("look-up uncertain", call_id=attempt.call_id, cause=str(error))
+            return None
+        self._metrics.look_ups.labels(attempt.provider, "unknown" if told is None else "known").inc()
+        for one in told or ():
+            await self._reading.tell(attempt.tenant_id, attempt.line_id, one)
+        return told is not None
+
+    async def _look_again(self, attempt: Attempt, *, known: bool | None) -> None:
+        """When to ask next. A record of the provider ends the asking."""
+        async with self._database.connection() as connection:
+            call = await attempts.standing(connection, attempt.tenant_id, attempt.call_id)
+            age = call.now - attempt.ordered_at
+            if call.ended_at is None:
+                if known is False and attempt.state in {"sent", "uncertain"} and age > GIVEN_UP:
+                    await attempts.look_again(connection, attempt, None)
+                else:
+                    await attempts.look_again(connection, attempt, LIVING)
+                    return
+            elif call.evidence is not None and RANK[Evidence(call.evidence)] >= RANK[Evidence.PROVIDER_RECORD]:
+                await attempts.look_again(connection, attempt, None)
+                return
+            else:
+                since = (call.now - call.ended_at).total_seconds()
+                later = next((at - since for at in AFTER_END if at > since), None)
+                await attempts.look_again(connection, attempt, later)
+                return
+        await self._close(attempt.tenant_id, attempt.call_id, HangupCause.LOST, "the provider knows no such call")
+
+    async def _close(self, tenant_id: str, call_id: str, cause: HangupCause, reason: str) -> None:
+        """End a call of which nobody will ever say more; a late word corrects it all the same."""
+        end = End(
+            outcome=Outcome.FAILED if cause is HangupCause.EXPIRED else Outcome.UNKNOWN,
+            at=datetime.now(UTC),
+            by="reaper",
+            evidence=Evidence.SERVER,
+            cause=cause,
+            raw_cause=reason,
+        )
+        await self._calls.hear(tenant_id, call_id, f"closed_{cause}", "CLOSED", end, b"{}")

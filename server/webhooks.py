@@ -1,0 +1,197 @@
+"""What providers tell us: kept raw and answered at once by a node, read and applied by a worker (seed 003 §5.4).
+
+A message is verified by what its vendor offers, and by the secret in the line's own URL. What names a call that is not
+known yet, for it overtook the answer to the order, is read again a little later.
+"""
+
+import asyncio
+import ipaddress
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl
+
+import structlog
+
+from protocol.call import End, Progress
+from protocol.errors import DialdeskError
+from server.calls import Calls
+from server.http import Download, RequestInfo
+from server.line_config import Accounts
+from server.placing import reference
+from server.providers.catalogue import VENDORS
+from server.providers.provider import (
+    Heard,
+    PlacementRefused,
+    Recording,
+    Told,
+    Uncertain,
+    Webhook,
+    WebhookRefused,
+)
+from server.retrieval import Retrieval
+from server.telemetry import Metrics
+from storage import attempts, inbox, lines
+from storage.database import Database
+from storage.inbox import Message, Settled
+from storage.vault import SealError
+
+log = structlog.get_logger()
+
+AT_ONCE = 100
+LEASE = 30.0
+DEADLINE = 15.0
+TRIES = 12
+"""Readings of a message that names an unknown call, over a quarter of an hour."""
+
+
+class Webhooks:
+    """Takes messages of providers; every answer is of a message that is kept."""
+
+    def __init__(self, database: Database, accounts: Accounts, metrics: Metrics) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._metrics = metrics
+
+    async def take(self, provider: str, token: str, body: bytes, request: RequestInfo) -> Download:
+        """Keep what a provider sends to the URL of a line. Raises NOT_FOUND, FORBIDDEN."""
+        return await self.take_kind(provider, "", token, body, request)
+
+    async def take_kind(self, provider: str, kind: str, token: str, body: bytes, request: RequestInfo) -> Download:
+        """Keep what a provider sends to one of the URLs of a line. Raises NOT_FOUND, FORBIDDEN."""
+        async with self._database.connection() as connection:
+            line = await lines.by_token(connection, token)
+            if line is None or line.provider != provider or kind not in VENDORS[line.provider].kinds:
+                raise DialdeskError("NOT_FOUND", what="path")
+            if not _allowed(request.ip, line.allowed_networks):
+                raise DialdeskError("FORBIDDEN", permission="callback")
+            try:
+                cloud = await self._accounts.open(connection, line.tenant_id, line.line_id)
+            except SealError as error:  # until somebody puts the master key back
+                raise DialdeskError("UNAVAILABLE") from error
+            webhook = Webhook(
+                kind=kind,
+                query=dict(parse_qsl(request.query, keep_blank_values=True)),
+                headers={name.lower(): value for name, value in request.headers.items()},
+                body=body,
+                received_at=datetime.now(UTC),
+            )
+            try:
+                once = cloud.key_of(webhook)
+            except WebhookRefused as refused:  # the line is set up for no messages
+                raise DialdeskError("NOT_FOUND", what="path") from refused
+            new = await inbox.keep(
+                connection,
+                line.tenant_id,
+                line.line_id,
+                once,
+                kind,
+                webhook.query,
+                webhook.headers,
+                body,
+                request.ip,
+            )
+        self._metrics.webhooks.labels(provider, "kept" if new else "repeated").inc()
+        reply = cloud.reply()
+        return Download(reply.content, reply.media_type)
+
+
+class Reading:
+    """Reads what was kept: a worker's chore."""
+
+    def __init__(
+        self, database: Database, accounts: Accounts, calls: Calls, retrieval: Retrieval, metrics: Metrics
+    ) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._calls = calls
+        self._retrieval = retrieval
+        self._metrics = metrics
+
+    async def read(self) -> None:
+        """Read what is due. Messages of one call may be read in any order: what they tell is weighed, not believed."""
+        async with self._database.connection() as connection:
+            due = await inbox.due(connection, LEASE, AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for message in due:
+                group.create_task(self._attend(message))
+
+    async def _attend(self, message: Message) -> None:
+        try:
+            problem = await self._apply(message)
+        except WebhookRefused as refused:
+            await self._settle(message, "refused", str(refused))
+        except (DialdeskError, SealError) as error:
+            log.warning("message put off", line_id=message.line_id, cause=repr(error))
+            if isinstance(error, DialdeskError) and error.code == "NOT_FOUND":
+                await self._settle(message, "failed", "the line is gone")
+        except Exception as error:
+            log.exception("message not read", line_id=message.line_id, message=message.id)
+            await self._settle(message, "failed", repr(error)[:200])
+        else:
+            if problem is None:
+                await self._settle(message, "applied")
+            elif message.tries < TRIES:
+                async with self._database.connection() as connection:
+                    await inbox.put_off(connection, message, min(2.0**message.tries, 120.0), problem)
+            else:
+                await self._settle(message, "failed", problem)
+
+    async def _apply(self, message: Message) -> str | None:
+        """Apply all that a message tells; why it must be read again, if it must."""
+        async with self._database.connection() as connection:
+            cloud = await self._accounts.open(connection, message.tenant_id, message.line_id)
+        webhook = Webhook(
+            kind=message.kind,
+            query=message.query,
+            headers=message.headers,
+            body=message.body,
+            received_at=message.received_at,
+        )
+        problem = None
+        for told in cloud.read_webhook(webhook):
+            if not await self.tell(message.tenant_id, message.line_id, told):
+                problem = "it names a call that is not known here"
+        return problem
+
+    async def tell(self, tenant_id: str, line_id: str, told: Told) -> bool:
+        """Apply one thing that a provider told; False where the call is not known."""
+        async with self._database.connection() as connection:
+            found = await attempts.find(connection, tenant_id, line_id, told.provider_call_id, told.tag)
+            if found is None:
+                return False
+            call_id, n, known_as = found
+            if known_as is None and told.provider_call_id is not None:
+                await attempts.named(connection, tenant_id, call_id, n, told.provider_call_id)
+        match told.event:
+            case Progress() | End() as event:
+                await self._calls.hear(tenant_id, call_id, told.once, type(event).__name__.upper(), event, told.raw)
+            case Recording(url=str(url)):
+                await self._retrieval.want(tenant_id, call_id, line_id, url)
+            case Recording(name=name):
+                await self._ask_for_recording(tenant_id, call_id, line_id, name)
+            case Heard():
+                pass
+        return True
+
+    async def _ask_for_recording(self, tenant_id: str, call_id: str, line_id: str, name: str | None) -> None:
+        """A provider that tells a recording by its name gives a URL to who asks for it."""
+        async with self._database.connection() as connection:
+            attempt = await attempts.of_call(connection, tenant_id, call_id)
+            cloud = await self._accounts.open(connection, tenant_id, line_id)
+        assert attempt is not None
+        try:
+            async with asyncio.timeout(DEADLINE):
+                url = await cloud.recording_url(reference(attempt), name)
+        except (Uncertain, PlacementRefused, TimeoutError) as error:
+            raise DialdeskError("UNAVAILABLE") from error
+        if url is not None:
+            await self._retrieval.want(tenant_id, call_id, line_id, url)
+
+    async def _settle(self, message: Message, state: Settled, problem: str | None = None) -> None:
+        async with self._database.connection() as connection:
+            await inbox.settle(connection, message, state, problem)
+
+
+def _allowed(ip: str | None, networks: list[str]) -> bool:
+    if not networks:
+        return True
+    return ip is not None and any(ipaddress.ip_address(ip) in ipaddress.ip_network(network) for network in networks)

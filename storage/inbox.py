@@ -1,0 +1,82 @@
+"""Messages of providers as they came: kept once before they are answered, read by a worker after."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from storage.database import Connection, queries
+
+_SQL = queries("inbox")
+
+Settled = Literal["applied", "refused", "failed"]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to be read for the `tries`-th time. Header names are in lower case."""
+
+    id: int
+    tenant_id: str
+    line_id: str
+    kind: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    received_at: datetime
+    tries: int
+
+
+async def keep(
+    connection: Connection,
+    tenant_id: str,
+    line_id: str,
+    once: str,
+    kind: str,
+    query: Mapping[str, str],
+    headers: Mapping[str, str],
+    body: bytes,
+    ip: str | None,
+) -> bool:
+    """Keep a message; False where it was kept before."""
+    row = await connection.fetchval(
+        _SQL["keep"],
+        tenant_id,
+        line_id,
+        once,
+        kind,
+        msgspec.json.encode(query).decode(),
+        msgspec.json.encode(headers).decode(),
+        body,
+        ip,
+    )
+    return row is not None
+
+
+async def due(connection: Connection, lease: float, limit: int) -> list[Message]:
+    """Claim messages that are to be read; the claim lasts `lease` seconds."""
+    return [
+        Message(
+            **{
+                **dict(row),
+                "query": msgspec.json.decode(row["query"], type=dict[str, str]),
+                "headers": msgspec.json.decode(row["headers"], type=dict[str, str]),
+            }
+        )
+        for row in await connection.fetch(_SQL["due"], lease, limit)
+    ]
+
+
+async def settle(connection: Connection, message: Message, state: Settled, problem: str | None = None) -> None:
+    """Say what became of a message."""
+    await connection.execute(_SQL["settle"], message.tenant_id, message.id, state, problem)
+
+
+async def put_off(connection: Connection, message: Message, seconds: float, problem: str) -> None:
+    """Read it again in so many seconds."""
+    await connection.execute(_SQL["put_off"], message.tenant_id, message.id, seconds, problem)
+
+
+async def expire(connection: Connection, older_than: float) -> None:
+    """Drop messages that came longer ago than so many seconds and are settled."""
+    await connection.execute(_SQL["expire"], older_than)

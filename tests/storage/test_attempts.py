@@ -1,0 +1,292 @@
+"""Orders at providers as rows: who may write one, what is given up, what is looked up, and whom a provider means."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from protocol.identifiers import new_call_id
+from storage import attempts, lines
+from storage.attempts import Attempt
+from storage.audit import Actor
+from storage.calls import NewCloudCall
+from storage.database import Database, Duplicate
+from storage.idempotency import Once
+from storage.lines import Setup
+from storage.tenant_keys import TenantKeys
+from storage.vault import Vault
+from tests.conftest import Office
+from tests.waiting import until_blocked
+
+
+class Answer(msgspec.Struct):
+    """What the asker of a dial is told."""
+
+    call_id: str
+
+
+class Desk:
+    """An agent with a seat on a line, by its rows."""
+
+    def __init__(self, database: Database, office: Office, user_id: str, line_id: str) -> None:
+        self.database = database
+        self.office = office
+        self.tenant_id = office.tenant_id
+        self.user_id = user_id
+        self.line_id = line_id
+
+    async def line(self, name: str) -> str:
+        """Set up another line."""
+        return await make_line(self.database, self.tenant_id, name)
+
+    async def dial(self, *, key: str | None = None, expires_in: float = 20.0, line_id: str | None = None) -> str:
+        """Commit to a call, and return its id."""
+        call = NewCloudCall(
+            id=new_call_id(),
+            tenant_id=self.tenant_id,
+            user_id=self.user_id,
+            team_id=None,
+            created_by=self.user_id,
+            source="agent",
+            customer_phone="+8613900139000",
+            customer_id=None,
+            customer_name=None,
+            order_id=None,
+            external_id=None,
+            custom_data=None,
+            record=True,
+            expires_at=datetime.now(UTC) + timedelta(seconds=expires_in),
+            reap_after_expiry=10.0,
+        )
+        once = Once(self.tenant_id, self.user_id, "dial", key, b"body")
+        async with self.database.transaction() as connection:
+            await attempts.dial(
+                connection,
+                call,
+                once,
+                Answer(call.id),
+                line_id=line_id or self.line_id,
+                provider="infinity",
+                caller=None,
+                seat_id="1001",
+                seat_number="",
+                extension="8001",
+                extension_fence=1,
+            )
+        return call.id
+
+    async def send(self, call_id: str, tenant_id: str | None = None) -> Attempt | None:
+        """Try to take the right to write an order."""
+        async with self.database.connection() as connection:
+            return await attempts.send(connection, tenant_id or self.tenant_id, call_id, 18.0)
+
+    async def placed(self, provider_call_id: str | None = "theirs", **more: Any) -> str:
+        """Make a call of which the provider said so."""
+        call_id = await self.dial(**more)
+        assert await self.send(call_id) is not None
+        async with self.database.connection() as connection:
+            await attempts.answered(
+                connection, self.tenant_id, call_id, 1, "placed", provider_call_id=provider_call_id, look_after=3.0
+            )
+        return call_id
+
+    async def unsent(self) -> list[tuple[str, str]]:
+        """Give up what was not written in time."""
+        async with self.database.connection() as connection:
+            return await attempts.unsent(connection, 100)
+
+    async def to_look_up(self) -> list[str]:
+        """Claim what is to be looked up."""
+        async with self.database.connection() as connection:
+            return [one.call_id for one in await attempts.to_look_up(connection, 30.0, 100)]
+
+    async def find(self, provider_call_id: str | None, tag: str | None, **where: str) -> str | None:
+        """The call that a provider means, on this line unless told."""
+        place = {"tenant_id": self.tenant_id, "line_id": self.line_id, **where}
+        async with self.database.connection() as connection:
+            found = await attempts.find(
+                connection, place["tenant_id"], place["line_id"], provider_call_id=provider_call_id, tag=tag
+            )
+        return None if found is None else found[0]
+
+    async def attempt(self, call_id: str) -> Attempt:
+        """The order of a call as it stands."""
+        async with self.database.connection() as connection:
+            attempt = await attempts.of_call(connection, self.tenant_id, call_id)
+        assert attempt is not None
+        return attempt
+
+    async def make_due(self) -> None:
+        """Let the time of all look-ups come."""
+        async with self.database.connection() as connection:
+            await connection.execute("UPDATE attempt SET next_look_at = now() WHERE next_look_at IS NOT NULL")
+
+
+async def make_line(database: Database, tenant_id: str, name: str) -> str:
+    """Set up a line and return its id."""
+    keys = TenantKeys(Vault({"master": b"a master key, 32 bytes, no secret"[:32]}))
+    setup = Setup(provider="infinity", name=name, account_id=name)
+    async with database.transaction() as connection:
+        actor = Actor(kind="user", id="admin", tenant_id=tenant_id)
+        return await lines.create(connection, keys, actor, tenant_id, setup, {"accessKey": "not a real key"})
+
+
+@pytest.fixture
+async def desk(database: Database, office: Office) -> Desk:
+    """An agent and a line."""
+    return Desk(database, office, await office.agent(), await make_line(database, office.tenant_id, "West"))
+
+
+# --- dial -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_twin_of_a_dial_makes_nothing(desk: Desk) -> None:
+    """Under one key there is one call and one order."""
+    call_id = await desk.dial(key="the-key")
+    with pytest.raises(Duplicate):
+        await desk.dial(key="the-key")
+    async with desk.database.connection() as connection:
+        rows = await connection.fetch("SELECT c.id, a.call_id FROM call c FULL JOIN attempt a ON a.call_id = c.id")
+
+    assert [(call_id, call_id)] == [tuple(row) for row in rows]
+
+
+# --- the fence --------------------------------------------------------------------------------------------------------
+
+
+async def test_one_order_is_written_once(desk: Desk) -> None:
+    """Of two who take it at the same moment one gets it, with all that the order says; and nobody after."""
+    call_id = await desk.dial()
+    async with desk.database.transaction() as connection:
+        await connection.execute("SELECT FROM attempt WHERE call_id = $1 FOR UPDATE", call_id)
+        twins = [asyncio.create_task(desk.send(call_id)) for _ in range(2)]
+        await until_blocked(desk.database, 2)
+    taken = [attempt for attempt in await asyncio.gather(*twins) if attempt is not None]
+
+    assert 1 == len(taken)
+    assert ("sent", "8001", "1001", "+8613900139000") == (
+        taken[0].state,
+        taken[0].extension,
+        taken[0].seat_id,
+        taken[0].callee,
+    )
+    assert await desk.send(call_id) is None
+
+
+async def test_an_expired_order_is_never_written(desk: Desk) -> None:
+    """Nobody gets it, though nobody has given it up yet."""
+    call_id = await desk.dial(expires_in=-1.0)
+
+    assert await desk.send(call_id) is None
+    assert "committed" == (await desk.attempt(call_id)).state
+
+
+async def test_an_order_is_written_for_its_own_tenant(desk: Desk) -> None:
+    """Under the name of another it is not there."""
+    assert await desk.send(await desk.dial(), tenant_id="tenant_other") is None
+
+
+async def test_what_was_not_written_in_time_is_given_up(desk: Desk) -> None:
+    """Once, and for ever; what was written, or may still be, is not."""
+    late, _, sent = await desk.dial(expires_in=-1.0), await desk.dial(), await desk.dial()
+    await desk.send(sent)
+    async with desk.database.connection() as connection:
+        await connection.execute("UPDATE attempt SET expires_at = now() WHERE call_id = $1", sent)
+
+    assert [(desk.tenant_id, late)] == await desk.unsent()
+    assert [] == await desk.unsent()
+    assert "over" == (await desk.attempt(late)).state
+    async with desk.database.connection() as connection:
+        await connection.execute("UPDATE attempt SET expires_at = now() + interval '1 hour'")
+    assert await desk.send(late) is None
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_is_kept_of_what_was_sent(desk: Desk) -> None:
+    """Not of what never was; and what is placed does not become uncertain by a late word."""
+    never, placed = await desk.dial(), await desk.placed()
+    async with desk.database.connection() as connection:
+        for call_id in (never, placed):
+            await attempts.answered(connection, desk.tenant_id, call_id, 1, "uncertain")
+
+    assert ("committed", None) == ((await desk.attempt(never)).state, (await desk.attempt(never)).provider_call_id)
+    assert ("placed", "theirs") == ((await desk.attempt(placed)).state, (await desk.attempt(placed)).provider_call_id)
+
+
+# --- looking up -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_due_is_claimed_once(desk: Desk) -> None:
+    """By one of two workers, until the claim ends; what was never sent is not looked up."""
+    await desk.dial()
+    calls = {await desk.placed(f"theirs {n}") for n in range(5)}
+    early = await desk.to_look_up()
+    await desk.make_due()
+    one, other = await asyncio.gather(desk.to_look_up(), desk.to_look_up())
+    again = await desk.to_look_up()
+    await desk.make_due()
+
+    assert [] == early
+    assert sorted(calls) == sorted([*one, *other])
+    assert [] == again
+    assert calls == set(await desk.to_look_up())
+
+
+async def test_an_order_without_an_answer_is_looked_up(desk: Desk) -> None:
+    """Its node died after it was taken: nobody writes it again, and the provider is asked."""
+    call_id = await desk.dial()
+    await desk.send(call_id)
+    await desk.make_due()
+
+    assert [call_id] == await desk.to_look_up()
+
+
+async def test_what_was_refused_is_not_looked_up(desk: Desk) -> None:
+    """Nor what is not to be asked of again."""
+    refused, settled = await desk.dial(), await desk.placed()
+    await desk.send(refused)
+    async with desk.database.connection() as connection:
+        await attempts.answered(connection, desk.tenant_id, refused, 1, "refused", refusal="line")
+        await attempts.look_again(connection, await desk.attempt(settled), None)
+    await desk.make_due()
+
+    assert [] == await desk.to_look_up()
+
+
+# --- whom a provider means --------------------------------------------------------------------------------------------
+
+
+async def test_a_provider_means_a_call_by_either_name(desk: Desk) -> None:
+    """By its own id, or by our tag; by neither it means nobody."""
+    call_id = await desk.placed()
+    await desk.placed(None)
+
+    assert call_id == await desk.find("theirs", None)
+    assert call_id == await desk.find(None, call_id)
+    assert call_id == await desk.find("never told", call_id)
+    assert await desk.find(None, None) is None
+    assert await desk.find("other", "other") is None
+
+
+async def test_a_provider_means_calls_of_its_own_line_alone(desk: Desk) -> None:
+    """On another line, or of another tenant, neither name leads to the call."""
+    call_id, other = await desk.placed(), await desk.line("East")
+    same = await desk.placed("theirs", line_id=other)
+
+    assert same == await desk.find("theirs", None, line_id=other)
+    assert await desk.find(None, call_id, line_id=other) is None
+    assert await desk.find("theirs", call_id, tenant_id="tenant_other") is None
+
+
+async def test_a_providers_name_is_learned_once(desk: Desk) -> None:
+    """The first one that it tells stays."""
+    call_id = await desk.placed(None)
+    async with desk.database.connection() as connection:
+        for name in ("first", "second"):
+            await attempts.named(connection, desk.tenant_id, call_id, 1, name)
+
+    assert (call_id, None) == (await desk.find("first", None), await desk.find("second", None))
