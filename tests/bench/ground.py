@@ -47,9 +47,8 @@ async def open_house(
         data.mkdir(mode=0o700)
         (data / "s3").symlink_to(_folder(stack, dir="/dev/shm"))  # noqa: S108 - the system's disk of memory
     servers = await stack.enter_async_context(running(data, s3=s3 is not None))
-    if s3 == "elsewhere":  # sessions share the cores before their processes do: sched(7), autogroup
-        os.setpriority(os.PRIO_PROCESS, servers.s3.pid, 19)
-        Path(f"/proc/{servers.s3.pid}/autogroup").write_text("19")
+    if s3 == "elsewhere":
+        _let_give_way(servers.s3.pid)
     await migrate(servers.database_url)
     house = House(servers.database_url, servers.redis_url, stack)
     await house.open()
@@ -59,6 +58,12 @@ async def open_house(
 def _folder(stack: AsyncExitStack, **where: str) -> Path:
     folder = tempfile.TemporaryDirectory(prefix="dialdesk-bench-", ignore_cleanup_errors=True, **where)
     return Path(stack.enter_context(folder))
+
+
+def _let_give_way(pid: int) -> None:
+    """Nice, for a process and for its session: they share the cores before their processes do (sched(7), autogroup)."""
+    os.setpriority(os.PRIO_PROCESS, pid, 19)
+    Path(f"/proc/{pid}/autogroup").write_text("19")
 
 
 def memory(process: Process) -> int:
