@@ -138,7 +138,7 @@ class Intake:
         """Keep what `pieces` brings as the recording of a call: about `length` bytes, where that is known, and exactly
         those of the digest `sha256`, where that was told."""
         self.admit(target)
-        with self._counted(source) as count:
+        with _Counted(self._metrics, source) as count:
             async with self.room(length or _SHARE, actor_id):
                 kind, head = await _read_head(pieces)
                 upload, _ = await self.begin(target, source, actor_id, kind, self._timeout + 60)
@@ -239,7 +239,7 @@ class Intake:
                 raise
             return await self._stopped_at_gate(upload, upload.sha256)  # completed before, or dropped
         parts = _in_place(upload, arrived)
-        with self._counted("phone") as count:
+        with _Counted(self._metrics, "phone") as count:
             return count(await self._store(upload, upload.size, upload.sha256, parts, read_back=True))
 
     async def drop(self, upload: Upload) -> None:
@@ -299,7 +299,7 @@ class Intake:
         """What was stored is not what was told: the object goes, then the row; what fails a worker settles.
 
         The row is held meanwhile: whoever was stopped on the way here, while another took it back, must not drop what
-        has been brought since under the same key.
+        has been brought since.
         """
         async with self._database.transaction() as connection:
             standing = await recordings.lock(connection, brought.tenant_id, brought.call_id)
@@ -379,9 +379,6 @@ class Intake:
                 return size, outgoing.digest.digest(), await outgoing.arrived()
         finally:
             await outgoing.stop()
-
-    def _counted(self, source: Source) -> "_Counted":
-        return _Counted(self._metrics, source)
 
 
 class _Outgoing:

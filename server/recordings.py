@@ -135,7 +135,7 @@ class Recordings:
         Raises NOT_FOUND, TOKEN_EXPIRED, TENANT_SUSPENDED, RECORDING_GONE, RECORDING_MISSING.
         """
         listener = self._tokens.read(token)
-        reach = Reach(tenant_id=listener.tenant_id, user_id=None, only_user=None, only_teams=None)
+        reach = Reach.whole(listener.tenant_id)
         async with self._database.connection() as connection:
             if (await accounts.get_tenant(connection, listener.tenant_id)).status == "suspended":
                 raise DialdeskError("TENANT_SUSPENDED")

@@ -74,7 +74,7 @@ class Retrieval:
         """Fetch one: why it failed, if it did, and whether for good. The reason never quotes the URL."""
         try:
             url = self._vault.open(job.url, url_place(job.call_id)).decode()
-            reach = Reach(tenant_id=job.tenant_id, user_id=None, only_user=None, only_teams=None)
+            reach = Reach.whole(job.tenant_id)
             target = await self._intake.target(reach, job.call_id)
             async with self._fetcher.fetch(url) as found:
                 await self._intake.take(target, "provider", job.line_id, aiter(found), length=found.length)

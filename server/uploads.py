@@ -195,7 +195,7 @@ class Uploads:
         Raises NOT_FOUND where it is not here, so that the phone brings it again, RECORDING_EXISTS where another is,
         RECORDING_GONE where it was dropped since, UPLOAD_IN_PROGRESS while one is being stored.
         """
-        target = await self._intake.target(_all_of(tenant_id), message.call_id)
+        target = await self._intake.target(Reach.whole(tenant_id), message.call_id)
         if target.device_id != device_id or target.state is None:
             raise DialdeskError("NOT_FOUND", what="recording")
         match target.state:
@@ -211,7 +211,7 @@ class Uploads:
 
     async def _of_phone(self, identity: Identity, call_id: str) -> Target:
         """A phone brings the recordings of the calls that it was told to dial, whoever owns it today."""
-        target = await self._intake.target(_all_of(identity.tenant_id), call_id)
+        target = await self._intake.target(Reach.whole(identity.tenant_id), call_id)
         if target.device_id != identity.id:
             raise DialdeskError("NOT_FOUND", what="call")
         return target
@@ -270,7 +270,3 @@ def _told_digest(request: RequestInfo) -> bytes | None:
 
 def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
-
-
-def _all_of(tenant_id: str) -> Reach:
-    return Reach(tenant_id=tenant_id, user_id=None, only_user=None, only_teams=None)

@@ -6,7 +6,7 @@ the event that tells it, in one statement.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -30,6 +30,11 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str | None
     only_user: str | None
     only_teams: list[str] | None
+
+    @classmethod
+    def whole(cls, tenant_id: str) -> Self:
+        """All calls of a tenant: for a worker, and for who was judged otherwise."""
+        return cls(tenant_id=tenant_id, user_id=None, only_user=None, only_teams=None)
 
     @property
     def filters(self) -> tuple[str | None, list[str] | None, str | None]:

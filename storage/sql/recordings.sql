@@ -128,15 +128,15 @@ WITH leaving AS (
     UPDATE recording r
     SET state = 'leaving', leaving_as = 'expired', settle_at = now(), next_read_at = NULL
     FROM (
-    SELECT due.call_id FROM tenant t
-    CROSS JOIN LATERAL (
-        SELECT x.call_id FROM recording x
-        WHERE x.tenant_id = t.id AND x.state = 'stored' AND x.held_at IS NULL
-            AND x.stored_at < now() - make_interval(days => t.recording_days)
-        ORDER BY x.stored_at LIMIT $1
-        FOR UPDATE SKIP LOCKED
-    ) due
-    LIMIT $1
+        SELECT due.call_id FROM tenant t
+        CROSS JOIN LATERAL (
+            SELECT x.call_id FROM recording x
+            WHERE x.tenant_id = t.id AND x.state = 'stored' AND x.held_at IS NULL
+                AND x.stored_at < now() - make_interval(days => t.recording_days)
+            ORDER BY x.stored_at LIMIT $1
+            FOR UPDATE SKIP LOCKED
+        ) due
+        LIMIT $1
     ) old
     WHERE r.call_id = old.call_id
     RETURNING r.call_id, r.tenant_id
