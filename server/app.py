@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import msgspec
 import structlog
@@ -22,7 +22,7 @@ from server.archive import Archive
 from server.asyncapi import describe_messages
 from server.auth import Auth
 from server.calls import Calls
-from server.config import Config, master_keys
+from server.config import Config, Secret, master_keys
 from server.customers import IMPORT_BOUND, Customers
 from server.devices import Devices
 from server.docs_page import PAGE_POLICY, render_page
@@ -37,6 +37,7 @@ from server.lease import Lease
 from server.line_config import open_accounts
 from server.lines import Lines
 from server.openapi import describe_endpoints
+from server.pages import page_routes
 from server.passwords import Passwords
 from server.placing import Placing
 from server.presence import Presences
@@ -150,7 +151,8 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 idle=config.upload_idle,
             )
             pages = Starlette(
-                routes=http.routes(endpoints), middleware=[_cors(config)] if config.allowed_origins else []
+                routes=[*http.routes(endpoints), *page_routes(config)],
+                middleware=[_cors(config)] if config.allowed_origins else [],
             )
             pages.router.default = http.not_found
             pages.router.redirect_slashes = False
@@ -372,6 +374,14 @@ def _endpoints(
         Endpoint("PUT", "/api/v1/customers/{customer_id}", customers.save, needs="customers.write"),
         Endpoint("DELETE", "/api/v1/customers/{customer_id}", customers.delete, needs="customers.write"),
     ]
+
+
+def all_endpoints() -> list[Endpoint]:
+    """Every route, to be described and not served: nothing is opened, and the modules are only looked at."""
+    nothing = Secret("")
+    config = Config(database_url=nothing, redis_url=nothing, secret_key=nothing, master_keys=nothing)
+    kinds = {name: kind for name, kind in get_type_hints(_endpoints).items() if name not in {"return", "config"}}
+    return _endpoints(**{name: object.__new__(kind) for name, kind in kinds.items()}, config=config)
 
 
 def _documents(endpoints: list[Endpoint], config: Config) -> list[Endpoint]:

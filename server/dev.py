@@ -345,6 +345,8 @@ def _welcome(origins: list[str], password: str, options: Options) -> list[str]:
     users = "admin, agent1, agent2" if options.demo else "admin"
     return [
         "",
+        f"  desk           {first}/",
+        f"  phone page     {first}/phone",
         f"  API            {first}/api/docs",
         f"  WebSocket      {first.replace('http', 'ws', 1)}/ws/agent and /ws/phone",
         f"  users          {users}",

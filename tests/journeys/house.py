@@ -197,14 +197,14 @@ class House:
 
     async def agent(self, node: Process) -> AgentClient:
         """Make an agent, sign it in at a node and open its page."""
-        client = await AgentClient.login(node.origin, await self._user("agent"), self.password, timing=TIMING)
+        client = await AgentClient.login(node.origin, await self.user("agent"), self.password, timing=TIMING)
         await self._stack.enter_async_context(client)
         await client.connect()
         return client
 
     async def administrator(self, node: Process) -> AgentClient:
         """Sign in somebody who may set up lines; no page is opened."""
-        client = await AgentClient.login(node.origin, await self._user("tenant_admin"), self.password, timing=TIMING)
+        client = await AgentClient.login(node.origin, await self.user("tenant_admin"), self.password, timing=TIMING)
         return await self._stack.enter_async_context(client)
 
     async def phone(
@@ -250,7 +250,7 @@ class House:
         assert process.returncode is not None
         return process.returncode, printed.decode()
 
-    async def _user(self, role: str) -> str:
+    async def user(self, role: str) -> str:
         username = new_id("a")
         async with open_database(self.database_url) as database, database.transaction() as connection:
             await accounts.create_user(

@@ -1,0 +1,37 @@
+import { kept } from "../shared/kept"
+
+/** Whether this person wants a sound, and desktop notifications. */
+export const sound = kept("sound", true)
+export const notify = kept("notify", false)
+
+const MELODY = { connected: [660, 880], ended: [520, 390], due: [740] }
+
+let context: AudioContext | undefined
+
+/** Play what happened. A browser that has not seen a click yet stays silent. */
+export function play(what: keyof typeof MELODY): void {
+  if (!sound.value) return
+  context ??= new AudioContext()
+  if (context.state === "suspended") return void context.resume()
+  for (const [place, pitch] of MELODY[what].entries()) {
+    const tone = new OscillatorNode(context, { frequency: pitch })
+    const volume = new GainNode(context, { gain: 0 })
+    const begin = context.currentTime + place * 0.16
+    volume.gain.setValueAtTime(0, begin)
+    volume.gain.linearRampToValueAtTime(0.12, begin + 0.02)
+    volume.gain.exponentialRampToValueAtTime(0.001, begin + 0.15)
+    tone.connect(volume).connect(context.destination)
+    tone.start(begin)
+    tone.stop(begin + 0.16)
+  }
+}
+
+/** Tell it on the desktop, where the page is not being looked at; a click brings it back. */
+export function tell(text: string, tag: string): void {
+  if (!notify.value || !document.hidden || !("Notification" in window) || Notification.permission !== "granted") return
+  const shown = new Notification("Dialdesk", { body: text, tag, icon: "/icon.svg" })
+  shown.onclick = () => {
+    window.focus()
+    shown.close()
+  }
+}

@@ -1,0 +1,7 @@
+import { ElMessage } from "../shared/element"
+import { said } from "../shared/failure"
+
+/** Tell the person what went wrong, where the page has no better place for it. */
+export function complain(error: unknown): void {
+  ElMessage.error({ message: said(error), showClose: true, duration: 8000 })
+}

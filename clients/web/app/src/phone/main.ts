@@ -1,0 +1,8 @@
+import "../shared/theme.css"
+import "../shared/appearance"
+import "./phone.css"
+import { createApp } from "vue"
+import { i18n } from "../shared/language"
+import Page from "./Page.vue"
+
+createApp(Page).use(i18n).mount("#app")

@@ -1,0 +1,49 @@
+import { readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { brotliCompressSync, constants, gzipSync } from "node:zlib"
+import vue from "@vitejs/plugin-vue"
+import { defaultClientConditions, defineConfig, type Plugin } from "vite"
+
+const outDir = join(import.meta.dirname, "..", "dist")
+
+/** Leaves a .br and a .gz beside what is worth compressing; the server sends them as they are. */
+function compressed(): Plugin {
+  return {
+    name: "compressed",
+    apply: "build",
+    closeBundle() {
+      for (const name of readdirSync(outDir, { recursive: true, encoding: "utf8" })) {
+        if (!/\.(html|js|css|svg|webmanifest)$/.test(name)) continue
+        const plain = readFileSync(join(outDir, name))
+        if (plain.length < 512) continue
+        writeFileSync(
+          join(outDir, `${name}.br`),
+          brotliCompressSync(plain, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: plain.length } }),
+        )
+        writeFileSync(join(outDir, `${name}.gz`), gzipSync(plain, { level: 9 }))
+      }
+    },
+  }
+}
+
+export default defineConfig({
+  plugins: [vue(), compressed()],
+  resolve: { conditions: ["dialdesk-source", ...defaultClientConditions] },
+  define: {
+    __VUE_OPTIONS_API__: "true", // Element Plus has components written so
+    __VUE_PROD_DEVTOOLS__: "false",
+    __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: "false",
+    __VUE_I18N_FULL_INSTALL__: "false",
+    __VUE_I18N_LEGACY_API__: "false",
+    __INTLIFY_PROD_DEVTOOLS__: "false",
+  },
+  build: {
+    outDir,
+    emptyOutDir: true,
+    target: "es2022",
+    assetsInlineLimit: 0,
+    cssCodeSplit: false, // a part that is loaded later, and tried again, must not lack its style
+    modulePreload: { polyfill: false },
+    rollupOptions: { input: ["index.html", "phone.html"] },
+  },
+})
