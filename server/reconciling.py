@@ -6,6 +6,7 @@ A call that was ordered and of which the provider knows nothing, though it was a
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import structlog
 
 from protocol.call import RANK, End, Evidence, HangupCause, Outcome
@@ -13,12 +14,12 @@ from protocol.errors import DialdeskError
 from server.calls import Calls
 from server.line_config import Accounts
 from server.placing import reference
-from server.providers.provider import PlacementRefused, Uncertain
+from server.providers.provider import PlacementRefused, Uncertain, Unsupported
 from server.ssrf import Refused
 from server.telemetry import Metrics
 from server.webhooks import Reading
 from storage import attempts
-from storage.attempts import Attempt
+from storage.attempts import Attempt, Standing
 from storage.database import Database
 from storage.vault import SealError
 
@@ -36,6 +37,14 @@ AFTER_END = (120.0, 600.0, 3600.0, 86400.0)
 
 GIVEN_UP = timedelta(minutes=10)
 """How long an order is looked for of which the provider knows nothing."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What came of asking for a call. `known` is None where the provider did not say whether it knows it. `unready`:
+    something that it told cannot be had yet, such as a recording."""
+
+    known: bool | None
+    unready: bool = False
 
 
 class Reconciling:
@@ -63,8 +72,10 @@ class Reconciling:
 
     async def _attend(self, attempt: Attempt) -> None:
         try:
-            known = await self._ask(attempt)
-            await self._look_again(attempt, known=known)
+            await self._look_again(attempt, await self._ask(attempt))
+        except Unsupported:  # what the provider tells of itself is all there is; what it does not, the reaper closes
+            async with self._database.connection() as connection:
+                await attempts.look_again(connection, attempt, None)
         except (DialdeskError, SealError) as error:
             log.warning("look-up put off", call_id=attempt.call_id, cause=repr(error))
             if isinstance(error, DialdeskError) and error.code == "NOT_FOUND":  # the line is gone: nobody can be asked
@@ -73,8 +84,8 @@ class Reconciling:
         except Exception:
             log.exception("look-up failed", call_id=attempt.call_id)
 
-    async def _ask(self, attempt: Attempt) -> bool | None:
-        """Whether the provider knows the call; None where it did not say."""
+    async def _ask(self, attempt: Attempt) -> Found:
+        """Ask the provider, and apply what it says. Raises Unsupported, NOT_FOUND, SealError."""
         async with self._database.connection() as connection:
             cloud = await self._accounts.open(connection, attempt.tenant_id, attempt.line_id)
         try:
@@ -83,24 +94,23 @@ class Reconciling:
         except (Uncertain, PlacementRefused, Refused, TimeoutError) as error:
             self._metrics.look_ups.labels(attempt.provider, "uncertain").inc()
             log.info("look-up uncertain", call_id=attempt.call_id, cause=str(error))
-            return None
+            return Found(None)
         self._metrics.look_ups.labels(attempt.provider, "unknown" if told is None else "known").inc()
-        for one in told or ():
-            await self._reading.tell(attempt.tenant_id, attempt.line_id, one)
-        return told is not None
+        unready = [await self._reading.tell(attempt.tenant_id, attempt.line_id, one) for one in told or ()]
+        return Found(told is not None, unready=any(unready))
 
-    async def _look_again(self, attempt: Attempt, *, known: bool | None) -> None:
-        """When to ask next. A record of the provider ends the asking."""
+    async def _look_again(self, attempt: Attempt, found: Found) -> None:
+        """When to ask next. A record of the provider, with what it names, ends the asking."""
         async with self._database.connection() as connection:
             call = await attempts.standing(connection, attempt.tenant_id, attempt.call_id)
             age = call.now - attempt.ordered_at
             if call.ended_at is None:
-                if known is False and attempt.state in {"sent", "uncertain"} and age > GIVEN_UP:
+                if found.known is False and attempt.state in {"sent", "uncertain"} and age > GIVEN_UP:
                     await attempts.look_again(connection, attempt, None)
                 else:
                     await attempts.look_again(connection, attempt, LIVING)
                     return
-            elif call.evidence is not None and RANK[Evidence(call.evidence)] >= RANK[Evidence.PROVIDER_RECORD]:
+            elif _settled(call) and not found.unready:
                 await attempts.look_again(connection, attempt, None)
                 return
             else:
@@ -121,3 +131,7 @@ class Reconciling:
             raw_cause=reason,
         )
         await self._calls.hear(tenant_id, call_id, f"closed_{cause}", "CLOSED", end, b"{}")
+
+
+def _settled(call: Standing) -> bool:
+    return call.evidence is not None and RANK[Evidence(call.evidence)] >= RANK[Evidence.PROVIDER_RECORD]

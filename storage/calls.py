@@ -53,7 +53,11 @@ class Phone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DialContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dial needs to know of its agent, and of the tenant's recording. `now` is PostgreSQL's."""
+    """What a dial needs to know of its agent, of the tenant's recording, and of when it calls. `now` is PostgreSQL's.
+
+    `local` is the time of day at the tenant, which makes calls from `calling_from` to `calling_to`: `HH:MM`, which sort
+    as they stand, to 24:00.
+    """
 
     team_id: str | None
     call_method: str
@@ -63,6 +67,10 @@ class DialContext(msgspec.Struct, frozen=True, kw_only=True):
     region: str
     recording_enabled: bool
     recording_notice: str
+    calls_enabled: bool
+    calling_from: str
+    calling_to: str
+    local: str
     now: datetime
     phones: list[Phone]
 
@@ -92,7 +100,8 @@ class NewCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to be made over a line. The order for it may be written until `expires_at`."""
+    """A call to be made over a line. The order for it may be written until `expires_at`. `case_type` and `tags` decide,
+    with others, over which line."""
 
     id: str
     tenant_id: str
@@ -109,6 +118,8 @@ class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
     record: bool
     expires_at: datetime
     reap_after_expiry: float
+    case_type: str | None = None
+    tags: Sequence[str] = ()
 
 
 class Dialled(msgspec.Struct, frozen=True):
@@ -192,6 +203,10 @@ async def context(connection: Connection, asker: Reach, user_id: str) -> DialCon
         region=first["region"],
         recording_enabled=first["recording_enabled"],
         recording_notice=first["recording_notice"],
+        calls_enabled=first["calls_enabled"],
+        calling_from=first["calling_from"],
+        calling_to=first["calling_to"],
+        local=first["local"],
         now=first["now"],
         phones=[
             Phone(

@@ -136,6 +136,8 @@ SIP: dict[str, _Ended] = {
 }
 """The code with which a ReleaseReason begins, as in `480 - Temporarily Unavailable`."""
 
+REPLY = Reply(b'{"success":true}', "application/json")
+
 UNKNOWN: _Ended = (Outcome.UNKNOWN, HangupCause.UNKNOWN)
 
 CONTACT_TYPE = {"agent": "OUTBOUND", "back2back": "BACK2BACK"}
@@ -299,7 +301,7 @@ class Aliyun:
 
     def reply(self) -> Reply:
         """Return the answer by which the vendor sends it no more: any with status 200, as far as is known."""
-        return Reply(b'{"success":true}', "application/json")
+        return REPLY
 
     async def recording_url(self, call: CallReference, name: str | None) -> str | None:  # noqa: ARG002 - by call
         """Return a URL at which the call's recording can be fetched for a day; None where there is none (yet).
@@ -336,7 +338,7 @@ class Aliyun:
         match self._settings.mode:
             case "agent":
                 if not order.seat.id:
-                    raise PlacementRefused(Refusal.LINE, "NoSeat", "the agent has no user id at this instance")
+                    raise PlacementRefused(Refusal.SEAT, "NoSeat", "the agent has no user id at this instance")
                 return await ccc.make_call(
                     user_id=order.seat.id,
                     caller=caller,
@@ -347,7 +349,7 @@ class Aliyun:
             case "back2back":
                 broker = dialable(self._settings.broker) or caller
                 if not order.seat.number:
-                    raise PlacementRefused(Refusal.LINE, "NoSeat", "the agent has no telephone number at this line")
+                    raise PlacementRefused(Refusal.SEAT, "NoSeat", "the agent has no telephone number at this line")
                 if not broker:
                     raise PlacementRefused(Refusal.LINE, "NoBroker", "there is no number to call from")
                 return await ccc.start_back2back_call(

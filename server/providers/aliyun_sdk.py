@@ -35,9 +35,11 @@ REFUSALS: tuple[tuple[str, Refusal], ...] = (
     ("InvalidParameter.Callee", Refusal.CALLEE),
     ("InvalidPhoneNumber", Refusal.CALLEE),
     ("DoNotCall", Refusal.CALLEE),
+    ("NotExists.UserId", Refusal.SEAT),
 )
-"""What a code means that begins so; the rest lies with the line: keys, permissions, numbers, the instance, a seat that
-it does not have. The vendor publishes no full table: those about the callee are guesses, the line's breaker sees all.
+"""What a code means that begins so; the rest lies with the line: keys, permissions, numbers, the instance.
+
+The vendor publishes no full table: those about the callee are guesses, the line's breaker sees all.
 """
 
 USER_STATE = "InvalidOperation.UserState"

@@ -407,6 +407,8 @@ class Custom:
         if search is None or (call.provider_call_id is None and "providerCallId" in search.request.names):
             search = described.look_up_by_tag
         if search is None:
+            if described.look_up is None:
+                raise Unsupported("the settings do not say how calls are looked up")
             raise Uncertain("the settings do not say how this call is looked up")
         for page in range(1, search.pages + 1):
             try:

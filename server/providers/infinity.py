@@ -72,6 +72,8 @@ TOKEN_REFUSED = {"600", "602"}
 
 NO_RECORDING = "1029"
 
+REPLY = Reply(b"1", "text/plain")
+
 NOBODY_KNOWS = {"500"}
 """An error inside the server says nothing of how far an order came."""
 
@@ -364,7 +366,7 @@ class Infinity:
 
     def reply(self) -> Reply:
         """Return "1", which integrations are known to answer; the vendor does not say what it wants."""
-        return Reply(b"1", "text/plain")
+        return REPLY
 
     async def recording_url(self, call: CallReference, name: str | None) -> str | None:
         """Ask for a link to a recording by its file name, which is looked up where it is not known.

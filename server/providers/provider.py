@@ -87,6 +87,7 @@ class Refusal(StrEnum):
 
     SEAT_BUSY = "seat_busy"
     SEAT_OFFLINE = "seat_offline"
+    SEAT = "seat"  # the agent's seat at this line is set up wrongly: another line may do, and this one is not at fault
     CALLEE = "callee"  # the number is wrong, or may not be called by the vendor's own rules
     THROTTLED = "throttled"
     EXTENSION = "extension"  # the leased extension is no good: it goes out of the pool for a while
@@ -172,7 +173,7 @@ class Provider(Protocol):
     async def look_up(self, call: CallReference) -> list[Told] | None:
         """Return all that the vendor knows of a call now, as a webhook would tell it; None where it knows no such call.
 
-        Raises Uncertain."""
+        Raises Uncertain, and Unsupported where there is no use in asking ever."""
         ...
 
     def read_webhook(self, webhook: Webhook) -> list[Told]:

@@ -72,6 +72,8 @@ BEIJING = ZoneInfo("Asia/Shanghai")
 
 DONE = "000000"
 
+REPLY = Reply(b"<Response><statuscode>000000</statuscode></Response>", "application/xml")
+
 NOBODY_KNOWS = {"160000"}
 """A "system error" says nothing of how far an order came."""
 
@@ -268,11 +270,11 @@ class Ronglian:
         raise Unsupported("Ronglian has no function that transfers a call")
 
     async def look_up(self, call: CallReference) -> list[Told] | None:  # noqa: ARG002 - the face
-        """Raise Uncertain, always and at once: a call is known by what is pushed.
+        """Raise Unsupported, always and at once: a call is known by what is pushed.
 
         None would say that there is no such call, and an order that nobody answered would be taken for one never made.
         """
-        raise Uncertain("Ronglian tells nothing of a call when it is asked")
+        raise Unsupported("Ronglian tells nothing of a call when it is asked")
 
     def read_webhook(self, webhook: Webhook) -> list[Told]:
         """Read a record or an event of 鉴权, in JSON or XML. Raises WebhookRefused.
@@ -305,7 +307,7 @@ class Ronglian:
         """Return the answer to an event of 鉴权, without which the vendor refuses the call.
 
         A record may be answered by anything; an integration is known to answer this."""
-        return Reply(b"<Response><statuscode>000000</statuscode></Response>", "application/xml")
+        return REPLY
 
     async def recording_url(self, call: CallReference, name: str | None) -> str | None:  # noqa: ARG002 - the face
         """Return None: the URL is told once, with the record, to be fetched no sooner than 10 s after."""
@@ -333,7 +335,7 @@ class Ronglian:
     def _fields(self, order: Order) -> dict[str, str]:
         """Return the body of an order. Raises PlacementRefused for what can be seen to fail."""
         if not order.seat.number:
-            raise PlacementRefused(Refusal.LINE, "no_seat", "the agent has no telephone number at this line")
+            raise PlacementRefused(Refusal.SEAT, "no_seat", "the agent has no telephone number at this line")
         if order.callee == order.seat.number:
             raise PlacementRefused(Refusal.CALLEE, "callee_is_seat", "the agent's own telephone is busy with this call")
         if len(order.tag.encode()) > USER_DATA_BOUND:

@@ -116,6 +116,8 @@ OVER = frozenset({"FailedOperation.SessionNotExists"})
 UNKNOWN = OVER | {"InvalidParameterValue.RecordNotExist", "ResourceNotFound"}
 """What says that a session is over, and what says that the vendor knows none; which it says to what, no page tells."""
 
+REPLY = Reply(b'{"ErrCode":0,"ErrMsg":""}', "application/json")
+
 DEADLINE = 10.0
 """Seconds for everything that one method asks."""
 
@@ -330,7 +332,7 @@ class Tencent:
 
     def reply(self) -> Reply:
         """Return the answer without which the vendor pushes three times more."""
-        return Reply(b'{"ErrCode":0,"ErrMsg":""}', "application/json")
+        return REPLY
 
     async def recording_url(self, call: CallReference, name: str | None) -> str | None:
         """Return a URL that is valid for 24 hours: of the recording with this id, else of the whole call."""
@@ -506,7 +508,7 @@ def _told_by_record(cdr: _Cdr, raw: bytes, *, otherwise: datetime) -> list[Told]
         has_recording=True if cdr.url else None,
     )
     told = _reached(cdr.session_id, cdr.tag, ringing, answered, Evidence.PROVIDER_RECORD, raw)
-    told.append(_told(cdr.session_id, cdr.tag, end, "ended", raw))
+    told.append(_told(cdr.session_id, cdr.tag, end, "ended and recorded" if end.has_recording else "ended", raw))
     if cdr.url:
         told.append(_told(cdr.session_id, cdr.tag, Recording(cdr.url, cdr.record_id), "recording", raw))
     return told

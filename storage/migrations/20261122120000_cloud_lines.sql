@@ -92,6 +92,7 @@ CREATE TABLE test_number (
 -- ---------- who may not be called ------------------------------------------------------------------------------------
 
 CREATE TABLE do_not_call (
+    id text PRIMARY KEY,  -- by which it is named, since a number has no place in a URL
     tenant_id text NOT NULL REFERENCES tenant,
     phone text NOT NULL,
     reason text NOT NULL DEFAULT '',
@@ -99,13 +100,14 @@ CREATE TABLE do_not_call (
     created_by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz,
-    PRIMARY KEY (tenant_id, phone)
+    UNIQUE (tenant_id, phone)
 );
+CREATE INDEX do_not_call_newest ON do_not_call (tenant_id, id);
 
 ALTER TABLE tenant
     ADD COLUMN calls_enabled boolean NOT NULL DEFAULT true,  -- the switch that turns all calling off
-    ADD COLUMN calling_from time NOT NULL DEFAULT '08:00',
-    ADD COLUMN calling_to time NOT NULL DEFAULT '21:00',
+    ADD COLUMN calling_from time NOT NULL DEFAULT '08:00',  -- by the tenant's own clock
+    ADD COLUMN calling_to time NOT NULL DEFAULT '21:00',  -- '24:00' is the end of the day
     ADD CHECK (calling_from < calling_to);
 
 -- ---------- extensions -----------------------------------------------------------------------------------------------
@@ -157,13 +159,15 @@ CREATE TABLE attempt (
     sent_at timestamptz,
     next_look_at timestamptz,
     looks integer NOT NULL DEFAULT 0,
-    recording_asked boolean NOT NULL DEFAULT false,
+    hinted_at timestamptz,  -- when a look-up is, or was, that a word of the provider's brought forward
+    controls text[] NOT NULL DEFAULT '{}',  -- what the provider can do to the call while it lasts
+    called_off_at timestamptz,  -- somebody hung up: no attempt at another line follows
     PRIMARY KEY (call_id, n),
     FOREIGN KEY (tenant_id, line_id) REFERENCES call_line (tenant_id, id)
 );
 CREATE INDEX attempt_look ON attempt (next_look_at) WHERE next_look_at IS NOT NULL;
 CREATE INDEX attempt_unsent ON attempt (expires_at) WHERE state = 'committed';
-CREATE UNIQUE INDEX attempt_provider_call ON attempt (line_id, provider_call_id) WHERE provider_call_id IS NOT NULL;
+CREATE UNIQUE INDEX attempt_provider_call ON attempt (provider_call_id, line_id) WHERE provider_call_id IS NOT NULL;
 CREATE INDEX call_live_line ON call (line_id) WHERE ended_at IS NULL AND line_id IS NOT NULL;
 
 -- ---------- what providers say ---------------------------------------------------------------------------------------
@@ -190,17 +194,17 @@ CREATE INDEX webhook_inbox_age ON webhook_inbox (received_at) WHERE state <> 'ne
 
 INSERT INTO role_permission (role, permission)
 SELECT role, unnest(permissions) FROM (VALUES
-    ('tenant_admin', '{lines.read,lines.manage}'::text[]),
-    ('operator', '{lines.read,lines.manage}'),
-    ('supervisor', '{lines.read}'),
-    ('agent', '{lines.read}'),
-    ('viewer', '{lines.read}'),
-    ('auditor', '{lines.read}')
+    ('tenant_admin', '{lines.read,lines.manage,lines.reveal,do_not_call.read,do_not_call.add,do_not_call.manage,extensions.manage}'::text[]),
+    ('operator', '{lines.read,lines.manage,do_not_call.read,do_not_call.add,do_not_call.manage,extensions.manage}'),
+    ('supervisor', '{lines.read,do_not_call.read,do_not_call.add}'),
+    ('agent', '{lines.read,do_not_call.read,do_not_call.add}'),
+    ('viewer', '{lines.read,do_not_call.read}'),
+    ('auditor', '{lines.read,do_not_call.read}')
 ) AS granted (role, permissions);
 
 -- migrate:down
 
-DELETE FROM role_permission WHERE permission LIKE 'lines.%';
+DELETE FROM role_permission WHERE permission LIKE 'lines.%' OR permission LIKE 'do\_not\_call.%' OR permission = 'extensions.manage';
 DROP TABLE webhook_inbox, attempt, extension, do_not_call, test_number, line_day, line_seat, call_line;
 DROP INDEX call_live_line;
 ALTER TABLE tenant DROP COLUMN calls_enabled, DROP COLUMN calling_from, DROP COLUMN calling_to;

@@ -22,8 +22,38 @@ SELECT id, $1, $2, $19, $20, $21, $22, $23, $14 FROM new_call;
 
 -- name: send
 -- Right before the request is written: only who gets the row may write it, and nobody after it expired.
-UPDATE attempt SET state = 'sent', sent_at = now(), next_look_at = now() + make_interval(secs => $3::float8)
+UPDATE attempt
+SET state = 'sent', sent_at = now(), next_look_at = now() + make_interval(secs => $3::float8), controls = $4
 WHERE tenant_id = $1 AND call_id = $2 AND state = 'committed' AND expires_at > now()
+RETURNING call_id, n, tenant_id, line_id, provider, seat_id, seat_number, extension, state, provider_call_id, ordered_at,
+    (SELECT c.customer_phone FROM call c WHERE c.tenant_id = $1 AND c.id = $2) AS callee;
+
+-- name: fail_over
+-- The provider refused, definitely and before anything rang: another line carries the call, in the transaction that
+-- locked that line. No row where the call may not go on: it has expired, was called off, is over, or did ring after all.
+WITH refused AS (
+    UPDATE attempt SET state = 'refused', refusal = $4, next_look_at = NULL
+    WHERE tenant_id = $1 AND call_id = $2 AND n = $3 AND state = 'sent' AND called_off_at IS NULL AND expires_at > now()
+    RETURNING expires_at
+),
+moved AS (
+    UPDATE call SET line_id = $5, caller_number = $7, updated_at = now()
+    FROM refused
+    WHERE tenant_id = $1 AND id = $2 AND status = 'pending'
+    RETURNING id
+),
+explained AS (
+    INSERT INTO call_event (call_id, tenant_id, source, kind, effect, message_id, data)
+    SELECT id, $1, 'provider', 'ORDER_REFUSED', 'none', 'refused_' || $3::integer, $12::text::json FROM moved
+)
+INSERT INTO attempt (call_id, n, tenant_id, line_id, provider, seat_id, seat_number, extension, extension_fence, expires_at)
+SELECT id, $3::integer + 1, $1, $5, $6, $8, $9, $10, $11, expires_at FROM moved CROSS JOIN refused
+RETURNING n;
+
+-- name: call_off
+-- Somebody hung up. What was not written never will be; what was may still be refused, and goes to no other line then.
+UPDATE attempt SET called_off_at = now(), state = CASE state WHEN 'committed' THEN 'over' ELSE state END
+WHERE tenant_id = $1 AND call_id = $2 AND n = (SELECT max(n) FROM attempt WHERE tenant_id = $1 AND call_id = $2)
 RETURNING call_id, n, tenant_id, line_id, provider, seat_id, seat_number, extension, state, provider_call_id, ordered_at,
     (SELECT c.customer_phone FROM call c WHERE c.tenant_id = $1 AND c.id = $2) AS callee;
 
@@ -53,9 +83,27 @@ RETURNING a.call_id, a.n, a.tenant_id, a.line_id, a.provider, a.seat_id, a.seat_
     (SELECT c.customer_phone FROM call c WHERE c.id = a.call_id) AS callee;
 
 -- name: look_again
--- When to ask next; NULL: never.
-UPDATE attempt SET next_look_at = now() + make_interval(secs => $4::float8)
+-- When to ask next; NULL: never. What was hinted at meanwhile, and is still to come, stays.
+UPDATE attempt
+SET next_look_at = least(now() + make_interval(secs => $4::float8), CASE WHEN hinted_at > now() THEN hinted_at END)
 WHERE tenant_id = $1 AND call_id = $2 AND n = $3;
+
+-- name: look_soon
+-- The provider spoke of a call: ask what it knows in a second, but for such words no more often than every $4 seconds.
+UPDATE attempt
+SET hinted_at = greatest(now() + interval '1 s', hinted_at + make_interval(secs => $4::float8)),
+    next_look_at = least(next_look_at, greatest(now() + interval '1 s', hinted_at + make_interval(secs => $4::float8)))
+WHERE tenant_id = $1 AND call_id = $2 AND n = $3 AND state IN ('sent', 'placed', 'uncertain')
+    AND (hinted_at IS NULL OR hinted_at <= now());
+
+-- name: hinted
+-- Somebody, who may be anybody, named young calls of this provider, in the whole installation: as look_soon.
+UPDATE attempt
+SET hinted_at = greatest(now() + interval '1 s', hinted_at + make_interval(secs => $3::float8)),
+    next_look_at = least(next_look_at, greatest(now() + interval '1 s', hinted_at + make_interval(secs => $3::float8)))
+WHERE provider = $1 AND (call_id = ANY($2::text[]) OR provider_call_id = ANY($2::text[]))
+    AND state IN ('sent', 'placed', 'uncertain') AND ordered_at > now() - interval '2 days'
+    AND (hinted_at IS NULL OR hinted_at <= now());
 
 -- name: named
 -- The provider told its own id of a call.
@@ -63,10 +111,12 @@ UPDATE attempt SET provider_call_id = $4
 WHERE tenant_id = $1 AND call_id = $2 AND n = $3 AND provider_call_id IS NULL;
 
 -- name: find
--- Which call a provider speaks of, by its own id or our tag, on this line.
-SELECT call_id, n, provider_call_id FROM attempt
-WHERE tenant_id = $1 AND line_id = $2 AND (provider_call_id = $3 OR call_id = $4)
-ORDER BY n DESC LIMIT 1;
+-- Which call a provider speaks of, by its own id or our tag, on this line; and whether another line has the call by now.
+SELECT a.call_id, a.n, a.provider_call_id,
+    EXISTS (SELECT FROM attempt later WHERE later.call_id = a.call_id AND later.n > a.n) AS overtaken
+FROM attempt a
+WHERE a.tenant_id = $1 AND a.line_id = $2 AND (a.provider_call_id = $3 OR a.call_id = $4)
+ORDER BY a.n DESC LIMIT 1;
 
 -- name: of_call
 -- The latest attempt of a call.

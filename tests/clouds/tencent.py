@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from aiohttp import web
 
+from tests.audio_files import make_audio
 from tests.clouds.cloud import How, PlacedCall, Story, WebhookRequestSpec
 
 APPLICATION = 1400000000
@@ -23,7 +24,7 @@ SECRET_KEY = "secret-key-not-real"
 PUSH_USER, PUSH_PASSWORD = "tccc", "push-password-not-real"
 T = TypeVar("T")
 
-AUDIO = b"RIFF, and then the sound of a call"
+AUDIO = make_audio("mp3", 1.0)
 
 WAITED, TALKED = 8, 42
 """Seconds of a call that is answered."""
@@ -111,6 +112,7 @@ class TencentCloud:
 
     def __init__(self) -> None:
         self.url = ""
+        self.audio = AUDIO
         self.placed: list[PlacedCall] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.heads: list[Mapping[str, str]] = []

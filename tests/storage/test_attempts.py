@@ -92,6 +92,17 @@ class Desk:
             )
         return call_id
 
+    async def fail_over(self, attempt: Attempt, line_id: str) -> bool:
+        """Take a call that was refused to another line."""
+        async with self.database.transaction() as connection:
+            return await attempts.fail_over(connection, attempt, "line", "NoMoney", **place(line_id))
+
+    async def call_off(self, call_id: str) -> str | None:
+        """Call an order off; how it stands."""
+        async with self.database.connection() as connection:
+            attempt = await attempts.call_off(connection, self.tenant_id, call_id)
+        return None if attempt is None else attempt.state
+
     async def unsent(self) -> list[tuple[str, str]]:
         """Give up what was not written in time."""
         async with self.database.connection() as connection:
@@ -109,7 +120,7 @@ class Desk:
             found = await attempts.find(
                 connection, place["tenant_id"], place["line_id"], provider_call_id=provider_call_id, tag=tag
             )
-        return None if found is None else found[0]
+        return None if found is None else found.call_id
 
     async def attempt(self, call_id: str) -> Attempt:
         """The order of a call as it stands."""
@@ -122,6 +133,19 @@ class Desk:
         """Let the time of all look-ups come."""
         async with self.database.connection() as connection:
             await connection.execute("UPDATE attempt SET next_look_at = now() WHERE next_look_at IS NOT NULL")
+
+
+def place(line_id: str) -> dict[str, Any]:
+    """What another line gives to a call."""
+    return {
+        "line_id": line_id,
+        "provider": "tencent",
+        "caller": "+862066247698",
+        "seat_id": "agent@acme",
+        "seat_number": "",
+        "extension": None,
+        "extension_fence": None,
+    }
 
 
 async def make_line(database: Database, tenant_id: str, name: str) -> str:
@@ -217,6 +241,76 @@ async def test_an_answer_is_kept_of_what_was_sent(desk: Desk) -> None:
     assert ("placed", "theirs") == ((await desk.attempt(placed)).state, (await desk.attempt(placed)).provider_call_id)
 
 
+# --- fail-over --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_call_goes_to_another_line_once(desk: Desk) -> None:
+    """The next attempt is committed as the first was, under the same expiry; the call is on that line now."""
+    call_id, other = await desk.dial(), await desk.line("East")
+    first = await desk.send(call_id)
+    assert first is not None
+    went = [await desk.fail_over(first, other), await desk.fail_over(first, other)]
+    second = await desk.send(call_id)
+    async with desk.database.connection() as connection:
+        expiries = await connection.fetch("SELECT DISTINCT expires_at FROM attempt WHERE call_id = $1", call_id)
+        row = await connection.fetchrow("SELECT line_id, caller_number, status FROM call WHERE id = $1", call_id)
+
+    assert [True, False] == went
+    assert second is not None
+    assert (2, other, "sent") == (second.n, second.line_id, second.state)
+    assert 1 == len(expiries)
+    assert row is not None
+    assert (other, "+862066247698", "pending") == (row["line_id"], row["caller_number"], row["status"])
+
+
+async def test_only_what_was_refused_while_it_was_sent_goes_on(desk: Desk) -> None:
+    """Not what is placed or uncertain, was called off, has expired, or rings."""
+    other = await desk.line("East")
+    placed = await desk.attempt(await desk.placed())
+    changes = {
+        "uncertain": "UPDATE attempt SET state = 'uncertain' WHERE call_id = $1",
+        "called off": "UPDATE attempt SET called_off_at = now() WHERE call_id = $1",
+        "expired": "UPDATE attempt SET expires_at = now() WHERE call_id = $1",
+        "ringing": "UPDATE call SET status = 'ringing' WHERE id = $1",
+    }
+    went = {"placed": await desk.fail_over(placed, other)}
+    for what, change in changes.items():
+        attempt = await desk.send(await desk.dial())
+        assert attempt is not None
+        async with desk.database.connection() as connection:
+            await connection.execute(change, attempt.call_id)
+        went[what] = await desk.fail_over(attempt, other)
+
+    assert dict.fromkeys(["placed", *changes], False) == went
+
+
+async def test_what_is_called_off_before_it_was_written_never_is(desk: Desk) -> None:
+    """What was written is only kept from going on; who has no order is told so."""
+    early, late = await desk.dial(), await desk.dial()
+    await desk.send(late)
+
+    assert "over" == await desk.call_off(early)
+    assert "sent" == await desk.call_off(late)
+    assert await desk.send(early) is None
+    assert await desk.call_off("no call") is None
+
+
+async def test_hanging_up_and_failing_over_meet(desk: Desk) -> None:
+    """What has gone on while somebody hung up is called off where it is now."""
+    other = await desk.line("East")
+    call_id = await desk.dial()
+    first = await desk.send(call_id)
+    assert first is not None
+    async with desk.database.transaction() as connection:
+        assert await attempts.fail_over(connection, first, "line", "NoMoney", **place(other))
+        hanging_up = asyncio.create_task(desk.call_off(call_id))
+        await until_blocked(desk.database)
+    seen = await hanging_up
+
+    assert ("refused", "over") == (seen, await desk.call_off(call_id))
+    assert await desk.send(call_id) is None
+
+
 # --- looking up -------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +374,20 @@ async def test_a_provider_means_calls_of_its_own_line_alone(desk: Desk) -> None:
     assert same == await desk.find("theirs", None, line_id=other)
     assert await desk.find(None, call_id, line_id=other) is None
     assert await desk.find("theirs", call_id, tenant_id="tenant_other") is None
+
+
+async def test_a_line_that_refused_is_overtaken_by_the_next(desk: Desk) -> None:
+    """It still finds the call by our tag, and is told that another line has it."""
+    call_id, other = await desk.dial(), await desk.line("East")
+    first = await desk.send(call_id)
+    assert first is not None
+    await desk.fail_over(first, other)
+    async with desk.database.connection() as connection:
+        found = [
+            await attempts.find(connection, desk.tenant_id, line_id, None, call_id) for line_id in (desk.line_id, other)
+        ]
+
+    assert [(1, True), (2, False)] == [(one.n, one.overtaken) for one in found if one is not None]
 
 
 async def test_a_providers_name_is_learned_once(desk: Desk) -> None:

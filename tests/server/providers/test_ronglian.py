@@ -284,7 +284,7 @@ async def test_numbers_abroad_are_dialled_with_two_zeros(line: Account) -> None:
 @pytest.mark.parametrize(
     ("parts", "refusal", "code"),
     [
-        ({"seat": Seat(id="1001")}, Refusal.LINE, "no_seat"),
+        ({"seat": Seat(id="1001")}, Refusal.SEAT, "no_seat"),
         ({"callee": "+8613800000001"}, Refusal.CALLEE, "callee_is_seat"),
         ({"tag": "标" * 86}, Refusal.LINE, "user_data"),
     ],
@@ -439,7 +439,7 @@ async def test_a_call_cannot_be_muted_nor_transferred() -> None:
 
 async def test_a_call_cannot_be_looked_up() -> None:
     """That is never an answer: None would say that there was no such call."""
-    with pytest.raises(Uncertain):
+    with pytest.raises(Unsupported):
         await unasked().look_up(reference())
 
 
