@@ -202,9 +202,18 @@ class Calls:
         raise DialdeskError("CALL_CHANGED")
 
     async def hear(
-        self, tenant_id: str, call_id: str, once: str, kind: str, event: Progress | End, said: bytes
+        self,
+        tenant_id: str,
+        call_id: str,
+        once: str,
+        kind: str,
+        event: Progress | End,
+        said: bytes,
+        *,
+        attempt: int | None = None,
     ) -> None:
-        """Commit what a provider says of a call; the same fact (`once`) again changes nothing.
+        """Commit what a provider says of a call; the same fact (`once`) again changes nothing, nor does what is said of
+        an `attempt` that another one follows.
 
         Raises NOT_FOUND, UNAVAILABLE, CALL_CHANGED.
         """
@@ -215,6 +224,10 @@ class Calls:
                     raise DialdeskError("NOT_FOUND", what="call")
                 if call.seen:
                     self._metrics.reports.labels("repeated").inc()
+                    return
+                if attempt is not None and attempt != call.attempt:
+                    log.info("overtaken", call_id=call_id, attempt=attempt, said=kind)
+                    self._metrics.reports.labels("overtaken").inc()
                     return
                 why = Explanation(source="provider", kind=kind, effect="none", data=said, message_id=once)
                 if await self._settle(connection, call, event, why):
@@ -245,7 +258,7 @@ class Calls:
                 call = await calls.read(connection, tenant_id, call_id)
                 if call is None or call.reap_at is None or call.reap_at > call.now:
                     return
-                expired = call.state.status is Status.PENDING and call.never_acked
+                expired = call.state.status is Status.PENDING and call.never_given
                 cause = HangupCause.EXPIRED if expired else HangupCause.LOST
                 if await self._close(connection, call, cause, "reaper", f"{call.state.status} for too long"):
                     return
@@ -394,16 +407,17 @@ class Calls:
             call = await calls.visible(connection, identity.calls, call_id)
             if call is None:
                 raise DialdeskError("NOT_FOUND", what="call")
-            if call.status is Status.ENDED:
-                return
-            if call.device_id is None:
-                assert self._orders is not None
-                await self._orders.hang_up(identity.tenant_id, call_id)
-                return
-            if not call.can_hang_up and call.status is not Status.PENDING:
-                raise DialdeskError("HANGUP_UNSUPPORTED")
-            command = encode_data(CancelDial(call_id=call_id, reason="hangup"))
-            command_id = new_message_id()
+        if call.status is Status.ENDED:
+            return
+        if call.device_id is None:
+            assert self._orders is not None
+            await self._orders.hang_up(identity.tenant_id, call_id)
+            return
+        if not call.can_hang_up and call.status is not Status.PENDING:
+            raise DialdeskError("HANGUP_UNSUPPORTED")
+        command = encode_data(CancelDial(call_id=call_id, reason="hangup"))
+        command_id = new_message_id()
+        async with self._database.connection() as connection:
             committed = await calls.cancel(
                 connection,
                 identity.tenant_id,

@@ -5,6 +5,7 @@ never came, a node that died between two statements. A silent provider is no rea
 """
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +15,8 @@ from protocol.call import End
 from protocol.errors import DialdeskError
 from server.line_config import Accounts
 from server.placing import reference
-from server.providers.provider import PlacementRefused, Uncertain
+from server.providers.provider import PlacementRefused, Uncertain, Unsupported
+from server.rounds import work_off
 from server.ssrf import Refused
 from storage import attempts, extensions
 from storage.database import Database
@@ -23,7 +25,12 @@ from storage.vault import SealError
 
 log = structlog.get_logger()
 
-AT_ONCE = 50
+AT_ONCE = 100
+"""Leases that one worker asks of at a time."""
+
+OF_EACH = 5
+"""Of these on any one line."""
+
 DEADLINE = 15.0
 
 
@@ -38,8 +45,8 @@ class TellsExtensions(Protocol):
 class ExtensionLeases:
     """Ends leases that nothing else has ended: a worker's chore.
 
-    A provider that cannot tell is believed to be done with a call that ended `longest` seconds after it began: no call
-    lasts longer here.
+    A call that has ended, as far as is known here, has no extension `longest` seconds after it was lent one, whatever
+    the provider says or cannot say: no call lasts longer here.
     """
 
     def __init__(self, database: Database, accounts: Accounts, *, longest: float) -> None:
@@ -49,11 +56,11 @@ class ExtensionLeases:
 
     async def check(self) -> None:
         """Ask of leases whose time has run out, and end those of extensions that are idle; the others are renewed."""
+        await work_off(self._claim, self._attend, AT_ONCE)
+
+    async def _claim(self, room: int, busy: Counter[str]) -> list[Ending]:
         async with self._database.connection() as connection:
-            due = await extensions.ending(connection, AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for lease in due:
-                group.create_task(self._attend(lease))
+            return await extensions.ending(connection, room, of_each=OF_EACH, busy=busy)
 
     async def _attend(self, lease: Ending) -> None:
         try:
@@ -63,19 +70,19 @@ class ExtensionLeases:
                 released = await extensions.release(connection, lease)
         except (DialdeskError, SealError) as error:
             log.warning("extension not checked", line_id=lease.line_id, cause=repr(error))
-        except Exception:
-            log.exception("extension check failed", line_id=lease.line_id)
         else:
             if released:
                 log.warning("extension released at the end of its lease", line_id=lease.line_id, call_id=lease.call_id)
 
     async def _is_over(self, lease: Ending) -> bool:
+        if lease.ended and lease.age > self._longest:
+            return True
         try:
             async with asyncio.timeout(DEADLINE):
                 return await self._ask(lease)
-        except (Uncertain, PlacementRefused, Refused, TimeoutError) as error:
+        except (Uncertain, Unsupported, PlacementRefused, Refused, TimeoutError) as error:
             log.info("extension uncertain", line_id=lease.line_id, call_id=lease.call_id, cause=str(error))
-            return lease.ended and lease.age > self._longest
+            return False
 
     async def _ask(self, lease: Ending) -> bool:
         """Whether the provider is done with the call: its extension is idle, or else its record says so."""

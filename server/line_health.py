@@ -6,6 +6,7 @@ patience.
 """
 
 import asyncio
+from collections import Counter
 from typing import Literal
 
 import structlog
@@ -16,6 +17,7 @@ from server.http import Answer, Body, RequestInfo
 from server.identity import Identity
 from server.line_config import Accounts
 from server.providers.provider import PlacementRefused, Uncertain
+from server.rounds import work_off
 from server.ssrf import Refused
 from server.telemetry import Metrics
 from storage import line_health, lines
@@ -25,7 +27,7 @@ from storage.vault import SealError
 
 log = structlog.get_logger()
 
-AT_ONCE = 20
+AT_ONCE = 50
 """Lines that one worker probes at a time."""
 
 DEADLINE = 10.0
@@ -77,11 +79,7 @@ class LineHealth:
 
     async def probe(self) -> None:
         """Ask the providers of suspended lines something harmless: a worker's chore."""
-        async with self._database.connection() as connection:
-            due = await line_health.due(connection, LEASE, AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for line in due:
-                group.create_task(self._attend(line))
+        await work_off(self._claim, self._attend, AT_ONCE)
 
     async def unfreeze(self, identity: Identity, line_id: str, body: UnfreezeRequest, request: RequestInfo) -> Unfrozen:
         """Put a line that was suspended or frozen back into service, once its provider answers a probe.
@@ -100,6 +98,10 @@ class LineHealth:
             self._tell(line_id, "ok", problem)
         return Unfrozen(problem=problem)
 
+    async def _claim(self, room: int, _: Counter[str]) -> list[DueLine]:
+        async with self._database.connection() as connection:
+            return await line_health.due(connection, LEASE, room)
+
     async def _attend(self, line: DueLine) -> None:
         try:
             problem = await self._problem(line.tenant_id, line.line_id)
@@ -107,8 +109,6 @@ class LineHealth:
                 health = await line_health.probed(connection, line, problem)
         except (DialdeskError, SealError) as error:  # the claim ends by itself
             log.warning("probe put off", line_id=line.line_id, cause=repr(error))
-        except Exception:  # one line that cannot be asked does not keep the others from it
-            log.exception("probe failed", line_id=line.line_id)
         else:
             if health in {"ok", "frozen"}:
                 self._tell(line.line_id, health, problem)

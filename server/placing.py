@@ -18,6 +18,7 @@ from server.line_config import Accounts
 from server.line_dial import LineOrder
 from server.line_health import NO_ANSWER, LineHealth, told
 from server.providers.provider import (
+    UNREACHABLE,
     CallReference,
     Order,
     PlacementRefused,
@@ -82,22 +83,20 @@ class Placing:
 
     async def hang_up(self, tenant_id: str, call_id: str) -> None:
         """End a call at its provider. Raises HANGUP_UNSUPPORTED, UNAVAILABLE where the provider did not answer."""
+        attempt = await self._call_off(tenant_id, call_id)
+        if attempt.state == "refused":
+            return
+        if attempt.state == "over":
+            await self._called_off(attempt)
+            return
         async with self._database.connection() as connection:
-            attempt = await attempts.call_off(connection, tenant_id, call_id)
-            if attempt is not None and attempt.state == "refused":  # while we waited it went on, or it ends now
-                attempt = await attempts.call_off(connection, tenant_id, call_id)
-            if attempt is None:
-                raise DialdeskError("NOT_FOUND", what="call")
-            if attempt.state == "refused":
-                return
-            if attempt.state == "over":
-                await self._called_off(attempt)
-                return
             provider = await self._accounts.open(connection, tenant_id, attempt.line_id)
         try:
             async with asyncio.timeout(DEADLINE):
                 await provider.hang_up(reference(attempt))
-        except (Unsupported, PlacementRefused, Refused) as error:
+        except PlacementRefused as refused:
+            raise DialdeskError("UNAVAILABLE" if refused.code == UNREACHABLE else "HANGUP_UNSUPPORTED") from refused
+        except (Unsupported, Refused) as error:
             raise DialdeskError("HANGUP_UNSUPPORTED") from error
         except (Uncertain, TimeoutError) as error:
             raise DialdeskError("UNAVAILABLE") from error
@@ -128,6 +127,7 @@ class Placing:
             seat=Seat(id=attempt.seat_id, number=attempt.seat_number),
             extension=attempt.extension,
             ring_timeout=wanted.ring_timeout,
+            expires_at=wanted.expires_at,
         )
         try:
             async with asyncio.timeout(DEADLINE):
@@ -135,7 +135,8 @@ class Placing:
         except PlacementRefused as refused:
             return await self._refused(wanted, attempt, refused)
         except Refused as refused:  # the address of the line leads inside: nothing was sent
-            return await self._refused(wanted, attempt, PlacementRefused(Refusal.LINE, "address", str(refused)))
+            inside = PlacementRefused(Refusal.LINE, "address", str(refused), known=True)
+            return await self._refused(wanted, attempt, inside)
         except (Uncertain, TimeoutError) as error:
             log.warning("order uncertain", call_id=call_id, provider=attempt.provider, cause=str(error))
             await self._keep(attempt, "uncertain")
@@ -143,7 +144,9 @@ class Placing:
         else:
             await self._keep(attempt, "placed", provider_call_id=placed.provider_call_id)
             begun = Progress(Status.CALLING, datetime.now(UTC), Evidence.ASSUMED)
-            await self._calls.hear(tenant_id, call_id, f"placed_{attempt.n}", "ORDER_PLACED", begun, b"{}")
+            await self._calls.hear(
+                tenant_id, call_id, f"placed_{attempt.n}", "ORDER_PLACED", begun, b"{}", attempt=attempt.n
+            )
             await self._health.placed(tenant_id, attempt.line_id)
         return None
 
@@ -161,31 +164,52 @@ class Placing:
             )
 
     async def _refused(self, wanted: LineOrder, attempt: Attempt, refused: PlacementRefused) -> LineOrder | None:
-        """Take the call to another line, and return the order for it; end it where there is none."""
+        """Take the call to another line, and return the order for it; end it where there is none.
+
+        A call that rang all the same goes on, and is looked up. What ends here is weak evidence: should the provider
+        have a record of the call, that counts.
+        """
         log.info("order refused", call_id=attempt.call_id, provider=attempt.provider, code=refused.code)
         self._metrics.orders.labels(attempt.provider, f"refused_{refused.refusal}").inc()
         if refused.refusal is Refusal.LINE:
             await self._health.failed(attempt.tenant_id, attempt.line_id, told(refused))
         async with self._database.connection() as connection:
-            if attempt.extension is not None:
-                await extensions.give_back(connection, attempt.tenant_id, attempt.call_id, refused.refusal)
             following = await commit_to_next(connection, wanted, attempt, refused)
             if following is not None:
                 log.info("order goes on", call_id=attempt.call_id, line_id=following.line_id)
                 return following
-            await attempts.answered(
-                connection, attempt.tenant_id, attempt.call_id, attempt.n, "refused", refusal=refused.refusal
-            )
+            async with connection.transaction():
+                final = await attempts.refuse(connection, attempt, refused.refusal, FIRST_LOOK)
+                if final and attempt.extension is not None:
+                    await extensions.give_back(
+                        connection, attempt.tenant_id, attempt.call_id, attempt.n, refused.refusal
+                    )
+        if not final:
+            log.warning("refused, but it rang", call_id=attempt.call_id, provider=attempt.provider, code=refused.code)
+            return None
         end = End(
             outcome=Outcome.FAILED,
             at=datetime.now(UTC),
             by="provider",
-            evidence=Evidence.PROVIDER_RECORD,
+            evidence=Evidence.ASSUMED,
             cause=CAUSES[refused.refusal],
             raw_cause=refused.code[:128],
         )
-        await self._calls.hear(attempt.tenant_id, attempt.call_id, f"refused_{attempt.n}", "ORDER_REFUSED", end, b"{}")
+        once = f"refused_{attempt.n}"
+        await self._calls.hear(attempt.tenant_id, attempt.call_id, once, "ORDER_REFUSED", end, b"{}", attempt=attempt.n)
         return None
+
+    async def _call_off(self, tenant_id: str, call_id: str) -> Attempt:
+        """Let no other attempt follow, and return the last one. Raises NOT_FOUND."""
+        seen = 0
+        async with self._database.connection() as connection:
+            while True:
+                attempt = await attempts.call_off(connection, tenant_id, call_id)
+                if attempt is None:
+                    raise DialdeskError("NOT_FOUND", what="call")
+                if attempt.state != "refused" or attempt.n == seen:
+                    return attempt
+                seen = attempt.n  # refused while we waited: it has gone on, or it ends now
 
     async def _called_off(self, attempt: Attempt) -> None:
         """End a call whose order was not written, and never will be."""

@@ -4,6 +4,7 @@ A call that was ordered and of which the provider knows nothing, though it was a
 """
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -14,7 +15,8 @@ from protocol.errors import DialdeskError
 from server.calls import Calls
 from server.line_config import Accounts
 from server.placing import reference
-from server.providers.provider import PlacementRefused, Uncertain, Unsupported
+from server.providers.provider import PlacementRefused, Recording, Uncertain, Unsupported
+from server.rounds import work_off
 from server.ssrf import Refused
 from server.telemetry import Metrics
 from server.webhooks import Reading
@@ -25,8 +27,13 @@ from storage.vault import SealError
 
 log = structlog.get_logger()
 
-AT_ONCE = 50
-LEASE = 30.0
+AT_ONCE = 200
+"""Calls that one worker asks of at a time."""
+
+OF_EACH = 10
+"""Of these on any one line: one whose provider is slow leaves the others their places."""
+
+LEASE = 60.0
 DEADLINE = 15.0
 
 LIVING = 5.0
@@ -61,14 +68,15 @@ class Reconciling:
 
     async def look_up(self) -> None:
         """Ask of what is due, and close what will never be known."""
+        await work_off(self._claim, self._attend, AT_ONCE)
+
+    async def _claim(self, room: int, busy: Counter[str]) -> list[Attempt]:
         async with self._database.connection() as connection:
             unsent = await attempts.unsent(connection, AT_ONCE)
-            due = await attempts.to_look_up(connection, LEASE, AT_ONCE)
         for tenant_id, call_id in unsent:
             await self._close(tenant_id, call_id, HangupCause.EXPIRED, "the order was not written in time")
-        async with asyncio.TaskGroup() as group:
-            for attempt in due:
-                group.create_task(self._attend(attempt))
+        async with self._database.connection() as connection:
+            return await attempts.to_look_up(connection, LEASE, room, of_each=OF_EACH, busy=busy)
 
     async def _attend(self, attempt: Attempt) -> None:
         try:
@@ -81,8 +89,6 @@ class Reconciling:
             if isinstance(error, DialdeskError) and error.code == "NOT_FOUND":  # the line is gone: nobody can be asked
                 async with self._database.connection() as connection:
                     await attempts.look_again(connection, attempt, None)
-        except Exception:
-            log.exception("look-up failed", call_id=attempt.call_id)
 
     async def _ask(self, attempt: Attempt) -> Found:
         """Ask the provider, and apply what it says. Raises Unsupported, NOT_FOUND, SealError."""
@@ -96,7 +102,8 @@ class Reconciling:
             log.info("look-up uncertain", call_id=attempt.call_id, cause=str(error))
             return Found(None)
         self._metrics.look_ups.labels(attempt.provider, "unknown" if told is None else "known").inc()
-        unready = [await self._reading.tell(attempt.tenant_id, attempt.line_id, one) for one in told or ()]
+        in_turn = sorted(told or (), key=lambda one: isinstance(one.event, Recording))  # no end waits for a recording
+        unready = [await self._reading.tell(attempt.tenant_id, attempt.line_id, one) for one in in_turn]
         return Found(told is not None, unready=any(unready))
 
     async def _look_again(self, attempt: Attempt, found: Found) -> None:

@@ -8,6 +8,7 @@ line may come from anybody: it says nothing, but that the calls which it names a
 import asyncio
 import ipaddress
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from itertools import islice
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -33,6 +34,7 @@ from server.providers.provider import (
     WebhookRefused,
 )
 from server.retrieval import Retrieval
+from server.rounds import work_off
 from server.ssrf import Refused
 from server.telemetry import Metrics
 from storage import attempts, inbox, lines
@@ -44,6 +46,11 @@ from storage.vault import SealError
 log = structlog.get_logger()
 
 AT_ONCE = 100
+"""Messages that one worker reads at a time, and as many beside these for whose recordings it asks."""
+
+OF_EACH = 10
+"""Of these of any one line."""
+
 LEASE = 30.0
 DEADLINE = 15.0
 TRIES = 12
@@ -144,7 +151,7 @@ class Webhooks:
 
 
 class Reading:
-    """Reads what was kept: a worker's chore."""
+    """Reads what was kept: chores of a worker."""
 
     def __init__(
         self, database: Database, accounts: Accounts, calls: Calls, retrieval: Retrieval, metrics: Metrics
@@ -157,11 +164,19 @@ class Reading:
 
     async def read(self) -> None:
         """Read what is due. Messages of one call may be read in any order: what they tell is weighed, not believed."""
+        await work_off(self._claim, self._attend, AT_ONCE)
+
+    async def ask(self) -> None:
+        """Ask for recordings that messages told by name: providers may be slow, and no end of a call waits for that."""
+        await work_off(self._claim_asking, self._attend, AT_ONCE)
+
+    async def _claim(self, room: int, busy: Counter[str]) -> list[Message]:
         async with self._database.connection() as connection:
-            due = await inbox.due(connection, LEASE, AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for message in due:
-                group.create_task(self._attend(message))
+            return await inbox.due(connection, LEASE, room, of_each=OF_EACH, busy=busy)
+
+    async def _claim_asking(self, room: int, busy: Counter[str]) -> list[Message]:
+        async with self._database.connection() as connection:
+            return await inbox.due(connection, LEASE, room, of_each=OF_EACH, busy=busy, asks=True)
 
     async def _attend(self, message: Message) -> None:
         try:
@@ -178,6 +193,9 @@ class Reading:
         else:
             if problem is None:
                 await self._settle(message, "applied")
+            elif problem == NO_RECORDING and not message.asks:
+                async with self._database.connection() as connection:
+                    await inbox.ask(connection, message)
             elif message.tries < TRIES:
                 async with self._database.connection() as connection:
                     await inbox.put_off(connection, message, min(2.0**message.tries, 120.0), problem)
@@ -197,6 +215,9 @@ class Reading:
         )
         problem = None
         for told in cloud.read_webhook(webhook):
+            if isinstance(told.event, Recording) and told.event.url is None and not message.asks:
+                problem = problem or NO_RECORDING
+                continue
             problem = await self.tell(message.tenant_id, message.line_id, told) or problem
             if isinstance(told.event, Heard):
                 await self._look_soon(message.tenant_id, message.line_id, told)
@@ -216,7 +237,8 @@ class Reading:
                 await attempts.named(connection, tenant_id, call_id, found.n, told.provider_call_id)
         match told.event:
             case Progress() | End() as event:
-                await self._calls.hear(tenant_id, call_id, told.once, type(event).__name__.upper(), event, told.raw)
+                kind = type(event).__name__.upper()
+                await self._calls.hear(tenant_id, call_id, told.once, kind, event, told.raw, attempt=found.n)
             case Recording(url=str(url)):
                 await self._retrieval.want(tenant_id, call_id, line_id, url)
             case Recording(name=name):

@@ -75,6 +75,7 @@ class Worker:
                 ("read recordings", self._archive.read, sweep),
                 ("fetch recordings", self._retrieval.fetch, sweep),
                 ("read webhooks", self._reading.read, sweep),
+                ("ask for recordings", self._reading.ask, sweep),
                 ("look up calls", self._reconciling.look_up, sweep),
                 ("check extensions", self._extension_leases.check, sweep),
                 ("probe lines", self._line_health.probe, sweep),

@@ -8,7 +8,7 @@ A call has one attempt, the latest. Only one that was refused is ever followed b
 is `uncertain`: it is looked up by our tag, the call's id, until the provider or time tells.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -22,7 +22,7 @@ from storage.idempotency import Once
 _SQL = queries("attempts")
 
 State = Literal["committed", "sent", "placed", "uncertain", "refused", "over"]
-Answered = Literal["placed", "uncertain", "refused"]
+Answered = Literal["placed", "uncertain"]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,9 +108,9 @@ async def dial(
 async def send(
     connection: Connection, tenant_id: str, call_id: str, look_after: float, controls: Collection[str] = ()
 ) -> Attempt | None:
-    """Take the right to write the request; None where another has it, or it expired, or was called off. If no answer is
-    kept within `look_after` seconds the reconciler looks what became of it. `controls`: what can be done to the call
-    at this provider."""
+    """Take the right to write the request; None where another has it, it expired or was called off, or the call has
+    ended. If no answer is kept within `look_after` seconds the reconciler looks what became of it. `controls`: what can
+    be done to the call at this provider."""
     row = await connection.fetchrow(_SQL["send"], tenant_id, call_id, look_after, sorted(controls))
     return None if row is None else _attempt(row)
 
@@ -167,11 +167,21 @@ async def answered(
     state: Answered,
     *,
     provider_call_id: str | None = None,
-    refusal: str | None = None,
     look_after: float = 0.0,
 ) -> None:
     """Keep what the provider said to an order, and when to ask it again."""
-    await connection.execute(_SQL["answered"], tenant_id, call_id, n, state, provider_call_id, refusal, look_after)
+    await connection.execute(_SQL["answered"], tenant_id, call_id, n, state, provider_call_id, look_after)
+
+
+async def refuse(connection: Connection, attempt: Attempt, refusal: str, look_after: float) -> bool:
+    """Keep that the provider refused an order, and that no other line carries the call, inside a transaction.
+
+    False where the call rang, or has ended, all the same: then its attempt is `uncertain`, and is looked up.
+    """
+    pending = await connection.fetchval(
+        _SQL["refuse"], attempt.tenant_id, attempt.call_id, attempt.n, refusal, look_after
+    )
+    return bool(pending)
 
 
 async def unsent(connection: Connection, limit: int) -> list[tuple[str, str]]:
@@ -179,9 +189,13 @@ async def unsent(connection: Connection, limit: int) -> list[tuple[str, str]]:
     return [(row["tenant_id"], row["call_id"]) for row in await connection.fetch(_SQL["unsent"], limit)]
 
 
-async def to_look_up(connection: Connection, lease: float, limit: int) -> list[Attempt]:
-    """Claim calls of which the provider is to be asked; the claim lasts `lease` seconds."""
-    return [_attempt(row) for row in await connection.fetch(_SQL["to_look_up"], lease, limit)]
+async def to_look_up(
+    connection: Connection, lease: float, limit: int, *, of_each: int | None = None, busy: Mapping[str, int] = {}
+) -> list[Attempt]:
+    """Claim calls of which the provider is to be asked; the claim lasts `lease` seconds. Of each line come `of_each` at
+    most, less those that the worker has already (`busy`)."""
+    arguments = (lease, limit, of_each or limit, list(busy), list(busy.values()))
+    return [_attempt(row) for row in await connection.fetch(_SQL["to_look_up"], *arguments)]
 
 
 async def standing(connection: Connection, tenant_id: str, call_id: str) -> Standing:

@@ -133,7 +133,8 @@ class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call as reports see it; `state` is what they can change.
 
     Where `recording_stored`, what `state` says of the recording is what came into the store, whether or not it is there
-    still.
+    still. `never_given`: no phone has acknowledged it, and no order for it may have been written. `attempt` is the
+    number of its latest attempt over a line.
     """
 
     id: str
@@ -154,7 +155,8 @@ class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities
     now: datetime
     seen: bool
-    never_acked: bool
+    never_given: bool
+    attempt: int | None
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ extension is idle the lease is renewed. A lease has a fence, which grows with ea
 changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -108,18 +108,25 @@ async def lease(
     return None if row is None else Leased(row["number"], row["fence"])
 
 
-async def give_back(connection: Connection, tenant_id: str, call_id: str, refusal: str) -> None:
-    """End the lease of a call that its provider refused to place, before the call is lent another extension.
+async def give_back(connection: Connection, tenant_id: str, call_id: str, n: int, refusal: str) -> bool:
+    """End the lease of a call whose attempt `n` its provider refused, in the transaction that settles the refusal and
+    before the call is lent another extension. It locks the call. False where that rings, or is over, all the same: then
+    it keeps its extension.
 
     One that the provider does not accept (`extension`) is lent to nobody for five minutes, one that it finds busy or
     offline (`seat_busy`, `seat_offline`) for 15 seconds.
     """
-    await connection.execute(_SQL["give_back"], tenant_id, call_id, refusal)
+    pending: bool = await connection.fetchval(_SQL["give_back"], tenant_id, call_id, n, refusal)
+    return pending
 
 
-async def ending(connection: Connection, limit: int) -> list[Ending]:
-    """Claim leases whose time has run out, and renew them."""
-    return [Ending(**dict(row)) for row in await connection.fetch(_SQL["ending"], LEASE, limit)]
+async def ending(
+    connection: Connection, limit: int, *, of_each: int | None = None, busy: Mapping[str, int] = {}
+) -> list[Ending]:
+    """Claim leases whose time has run out, and renew them. Of each line come `of_each` at most, less those that the
+    worker has already (`busy`)."""
+    arguments = (LEASE, limit, of_each or limit, list(busy), list(busy.values()))
+    return [Ending(**dict(row)) for row in await connection.fetch(_SQL["ending"], *arguments)]
 
 
 async def release(connection: Connection, lease: Ending) -> bool:
@@ -133,7 +140,8 @@ async def release(connection: Connection, lease: Ending) -> bool:
 async def add(connection: Connection, actor: Actor, tenant_id: str, line_id: str, numbers: Sequence[str]) -> set[str]:
     """Put distinct numbers into a line's pool, and return those that it did not have."""
     ids = [new_id("ext") for _ in numbers]
-    rows = await connection.fetch(_SQL["import"], tenant_id, line_id, ids, list(numbers))
+    in_order = sorted(numbers)  # two imports of the same numbers wait for each other, and not in a circle
+    rows = await connection.fetch(_SQL["import"], tenant_id, line_id, ids, in_order)
     await record(connection, actor, "import", "extension", line_id, after={"extensions": len(rows)})
     return {row["number"] for row in rows}
 

@@ -338,7 +338,9 @@ class Aliyun:
         match self._settings.mode:
             case "agent":
                 if not order.seat.id:
-                    raise PlacementRefused(Refusal.SEAT, "NoSeat", "the agent has no user id at this instance")
+                    raise PlacementRefused(
+                        Refusal.SEAT, "NoSeat", "the agent has no user id at this instance", known=True
+                    )
                 return await ccc.make_call(
                     user_id=order.seat.id,
                     caller=caller,
@@ -349,9 +351,10 @@ class Aliyun:
             case "back2back":
                 broker = dialable(self._settings.broker) or caller
                 if not order.seat.number:
-                    raise PlacementRefused(Refusal.SEAT, "NoSeat", "the agent has no telephone number at this line")
+                    text = "the agent has no telephone number at this line"
+                    raise PlacementRefused(Refusal.SEAT, "NoSeat", text, known=True)
                 if not broker:
-                    raise PlacementRefused(Refusal.LINE, "NoBroker", "there is no number to call from")
+                    raise PlacementRefused(Refusal.LINE, "NoBroker", "there is no number to call from", known=True)
                 return await ccc.start_back2back_call(
                     broker=broker,
                     additional_broker=caller if caller != broker else None,
@@ -405,12 +408,13 @@ class Aliyun:
     def _told(self, record: "Record", call: CallReference) -> list[Told]:
         raw = msgspec.json.encode(record)
 
-        def told(event: End | Recording | Heard, once: str) -> Told:
+        def told(event: Progress | End | Recording, once: str) -> Told:
             return Told(provider_call_id=record.contact_id, tag=call.tag, event=event, once=once, raw=raw)
 
         end = _final(record)
         if end is None:
-            return [told(Heard("InProgress"), _digest(self._settings.instance_id, record.contact_id, "InProgress"))]
+            begun = Progress(Status.CALLING, _instant(record.start_time) or datetime.now(UTC), Evidence.IN_CALL_SERVICE)
+            return [told(begun, _digest(self._settings.instance_id, record.contact_id, "InProgress"))]
         facts = [told(end, _digest(self._settings.instance_id, record.contact_id, "CDR", str(record.release_time)))]
         if record.recording_ready:
             facts.append(told(Recording(None), self._recording_once(record.contact_id)))

@@ -38,6 +38,7 @@ from server.providers.custom_requests import (
 from server.providers.custom_webhooks import Door, Webhooks
 from server.providers.paths import PathOrPaths, Paths
 from server.providers.provider import (
+    UNREACHABLE,
     CallReference,
     Control,
     Order,
@@ -445,7 +446,8 @@ class Custom:
             if missing.name == "providerCallId":
                 raise Uncertain("the provider's id of the call is not known") from None
             refusal = Refusal.EXTENSION if missing.name == "extension" else Refusal.LINE
-            raise PlacementRefused(refusal, f"no {missing.name}"[:64], "the request cannot be made") from None
+            code = f"no {missing.name}"[:64]
+            raise PlacementRefused(refusal, code, "the request cannot be made", known=True) from None
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT, sock_connect=CONNECT)
         body = bytearray()
         try:
@@ -465,7 +467,7 @@ class Custom:
                     if len(body) > ANSWER_BOUND:
                         raise Uncertain("the provider's answer is too large")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, Refused):
-            raise PlacementRefused(Refusal.LINE, "unreachable", "the provider cannot be reached") from None
+            raise PlacementRefused(Refusal.LINE, UNREACHABLE, "the provider cannot be reached", known=True) from None
         except (TimeoutError, aiohttp.ClientError, OSError):
             raise Uncertain("the provider did not answer") from None
         return request.judged(response.status, bytes(body), self._hidden)

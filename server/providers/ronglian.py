@@ -27,6 +27,8 @@ import structlog
 from protocol.call import End, Evidence, HangupCause, Outcome, Progress, Status
 from protocol.phone_number import dialable
 from server.providers.provider import (
+    LEFT_OPEN,
+    UNREACHABLE,
     CallReference,
     Control,
     Heard,
@@ -85,7 +87,8 @@ REFUSALS: dict[str, tuple[Refusal, str]] = {
     "111141": (Refusal.LINE, "the account does not exist"),
     "111181": (Refusal.LINE, "the application does not exist"),
 }
-"""Where a code is missing here, it is the line's fault: the vendor said that it failed, and its list is not public."""
+"""Where a code is missing here, it is the line's fault: the vendor said that it failed, and its list is not public. It
+may have failed after a telephone rang, so no other line is asked."""
 
 NO_CALL = "0" * 32
 """A callSid that no call has: to ask for its end proves the credentials, and ends nothing."""
@@ -322,7 +325,7 @@ class Ronglian:
         try:
             await self._ask(CALL_CANCEL, self._cancelling(NO_CALL))
         except PlacementRefused as refused:
-            if refused.code == "unreachable" or refused.code.startswith(CREDENTIALS):
+            if refused.code == UNREACHABLE or refused.code.startswith(CREDENTIALS):
                 raise
             code = refused.code
         latency_ms = round((time.monotonic() - begun) * 1000)
@@ -335,11 +338,14 @@ class Ronglian:
     def _fields(self, order: Order) -> dict[str, str]:
         """Return the body of an order. Raises PlacementRefused for what can be seen to fail."""
         if not order.seat.number:
-            raise PlacementRefused(Refusal.SEAT, "no_seat", "the agent has no telephone number at this line")
+            raise PlacementRefused(
+                Refusal.SEAT, "no_seat", "the agent has no telephone number at this line", known=True
+            )
         if order.callee == order.seat.number:
-            raise PlacementRefused(Refusal.CALLEE, "callee_is_seat", "the agent's own telephone is busy with this call")
+            text = "the agent's own telephone is busy with this call"
+            raise PlacementRefused(Refusal.CALLEE, "callee_is_seat", text, known=True)
         if len(order.tag.encode()) > USER_DATA_BOUND:
-            raise PlacementRefused(Refusal.LINE, "user_data", "the tag is too long for Ronglian")
+            raise PlacementRefused(Refusal.LINE, "user_data", "the tag is too long for Ronglian", known=True)
         fields = {
             "from": self._number(order.seat.number),
             "to": self._number(order.callee),
@@ -382,7 +388,7 @@ class Ronglian:
                     if len(body) > ANSWER_BOUND:
                         raise Uncertain("Ronglian's answer is too large")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, Refused):
-            raise PlacementRefused(Refusal.LINE, "unreachable", "Ronglian cannot be reached") from None
+            raise PlacementRefused(Refusal.LINE, UNREACHABLE, "Ronglian cannot be reached", known=True) from None
         except (TimeoutError, aiohttp.ClientError, OSError):
             raise Uncertain("Ronglian did not answer") from None
         try:
@@ -390,10 +396,12 @@ class Ronglian:
         except _UNREADABLE:
             raise Uncertain(f"Ronglian's answer cannot be read (HTTP {response.status})") from None
         code = _word(answer.status_code, 32)
-        if not code or code in NOBODY_KNOWS:
+        listed = code in REFUSALS
+        if not code or code in NOBODY_KNOWS or (response.status in LEFT_OPEN and code != DONE and not listed):
             raise Uncertain(f"an error inside Ronglian ({code})")
         if code != DONE:
-            raise PlacementRefused(*_refusal(code))
+            refusal, text = REFUSALS.get(code, (Refusal.LINE, "Ronglian did not carry out the request"))
+            raise PlacementRefused(refusal, code, text, known=listed)
         return answer
 
     def _number(self, number: str) -> str:
@@ -552,11 +560,6 @@ def _without_query(said: Mapping[str, object]) -> dict[str, object]:
         name: told.partition("?")[0] if name == "recordurl" and isinstance(told, str) else told
         for name, told in said.items()
     }
-
-
-def _refusal(code: str) -> tuple[Refusal, str, str]:
-    refusal, text = REFUSALS.get(code, (Refusal.LINE, "Ronglian did not carry out the request"))
-    return refusal, code, text
 
 
 def _words(told: Iterable[_Word]) -> set[str]:

@@ -134,7 +134,7 @@ CREATE TABLE extension (
     CHECK ((status = 'in_use') = (call_id IS NOT NULL))
 );
 CREATE INDEX extension_free ON extension (line_id, last_used_at NULLS FIRST, number) WHERE status = 'available';
-CREATE INDEX extension_lease ON extension (lease_until) WHERE status = 'in_use';
+CREATE INDEX extension_lease ON extension (line_id, lease_until) WHERE status = 'in_use';
 CREATE UNIQUE INDEX extension_call ON extension (call_id) WHERE call_id IS NOT NULL;
 
 -- ---------- attempts at a provider -----------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ CREATE TABLE attempt (
     PRIMARY KEY (call_id, n),
     FOREIGN KEY (tenant_id, line_id) REFERENCES call_line (tenant_id, id)
 );
-CREATE INDEX attempt_look ON attempt (next_look_at) WHERE next_look_at IS NOT NULL;
+CREATE INDEX attempt_look ON attempt (line_id, next_look_at) WHERE next_look_at IS NOT NULL;
 CREATE INDEX attempt_unsent ON attempt (expires_at) WHERE state = 'committed';
 CREATE UNIQUE INDEX attempt_provider_call ON attempt (provider_call_id, line_id) WHERE provider_call_id IS NOT NULL;
 CREATE INDEX call_live_line ON call (line_id) WHERE ended_at IS NULL AND line_id IS NOT NULL;
@@ -186,10 +186,11 @@ CREATE TABLE webhook_inbox (
     state text NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'applied', 'refused', 'failed')),
     tries integer NOT NULL DEFAULT 0,
     next_at timestamptz DEFAULT now(),
+    asks boolean NOT NULL DEFAULT false,  -- what it tells is applied; for a recording that it names its provider is asked
     problem text,
     UNIQUE (line_id, once)
 );
-CREATE INDEX webhook_inbox_due ON webhook_inbox (next_at) WHERE state = 'new';
+CREATE INDEX webhook_inbox_due ON webhook_inbox (line_id, next_at) WHERE state = 'new';
 CREATE INDEX webhook_inbox_age ON webhook_inbox (received_at) WHERE state <> 'new';
 
 INSERT INTO role_permission (role, permission)

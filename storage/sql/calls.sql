@@ -62,7 +62,10 @@ SELECT c.id, c.tenant_id, c.user_id, c.device_id, c.version, c.customer_phone, c
     EXISTS (SELECT FROM call_event e WHERE e.call_id = c.id AND e.message_id = $3) AS seen,
     NOT EXISTS (
         SELECT FROM command o WHERE o.call_id = c.id AND o.type = 'DIAL_COMMAND' AND o.acked_at IS NOT NULL
-    ) AS never_acked
+    ) AND NOT EXISTS (
+        SELECT FROM attempt a WHERE a.call_id = c.id AND a.state NOT IN ('committed', 'over')
+    ) AS never_given,
+    (SELECT max(a.n) FROM attempt a WHERE a.call_id = c.id) AS attempt
 FROM call c LEFT JOIN device d ON d.id = c.device_id
 WHERE c.tenant_id = $1 AND c.id = $2;
 

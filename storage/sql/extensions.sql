@@ -34,23 +34,43 @@ turned AS (
 SELECT number, fence FROM leased;
 
 -- name: give_back
--- The provider refused, definitely and before anything rang: the call needs its extension no more. Where it was for the
--- extension's sake, nobody is lent it for a while.
-UPDATE extension e
-SET status = 'available', user_id = NULL, call_id = NULL, lease_until = NULL, cool_until = CASE
-    WHEN $3 = 'extension' THEN now() + interval '5 min'
-    WHEN $3 IN ('seat_busy', 'seat_offline') THEN now() + interval '15 s'
-END
-FROM attempt a
-WHERE a.tenant_id = $1 AND a.call_id = $2 AND e.call_id = a.call_id AND e.line_id = a.line_id AND e.fence = a.extension_fence;
+-- The provider refused an order, definitely and before anything rang: the call needs its extension no more. Where it was
+-- for the extension's sake, nobody is lent it for a while. The call is locked first; one that rang all the same keeps it.
+WITH held AS (SELECT id FROM call WHERE tenant_id = $1 AND id = $2 AND status = 'pending' FOR NO KEY UPDATE),
+given_back AS (
+    UPDATE extension e
+    SET status = 'available', user_id = NULL, call_id = NULL, lease_until = NULL, cool_until = CASE
+        WHEN $4 = 'extension' THEN now() + interval '5 min'
+        WHEN $4 IN ('seat_busy', 'seat_offline') THEN now() + interval '15 s'
+    END
+    FROM attempt a JOIN held ON held.id = a.call_id
+    WHERE a.tenant_id = $1 AND a.n = $3 AND e.call_id = a.call_id AND e.line_id = a.line_id AND e.fence = a.extension_fence
+)
+SELECT count(*) > 0 FROM held;
 
 -- name: ending
--- Claim, in the whole installation, leases that have come to their end; the claim is their renewal.
+-- Claim, in the whole installation, leases that have come to their end: at most $2, and of each line as many as there is
+-- room for beside those that the worker asks of already ($4, $5). The claim is their renewal.
+WITH due AS MATERIALIZED (
+    SELECT x.id
+    FROM (
+        SELECT w.id, $3::integer - coalesce(b.how_many, 0) AS room
+        FROM call_line w
+        LEFT JOIN unnest($4::text[], $5::integer[]) AS b (line_id, how_many) ON b.line_id = w.id
+        WHERE EXISTS (SELECT FROM extension y WHERE y.line_id = w.id AND y.status = 'in_use' AND y.lease_until <= now())
+        ORDER BY random()
+    ) l
+    CROSS JOIN LATERAL (
+        SELECT y.id FROM extension y
+        WHERE y.line_id = l.id AND y.status = 'in_use' AND y.lease_until <= now()
+        ORDER BY y.lease_until
+        LIMIT greatest(l.room, 0)
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) x
+    LIMIT $2
+)
 UPDATE extension e SET lease_until = now() + make_interval(secs => $1::float8)
-FROM (
-    SELECT id FROM extension WHERE status = 'in_use' AND lease_until <= now()
-    ORDER BY lease_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
-) due
+FROM due
 WHERE e.id = due.id
 RETURNING e.id, e.tenant_id, e.line_id, e.number, e.fence, e.call_id, now() - e.last_used_at AS age,
     coalesce((SELECT c.ended_at IS NOT NULL FROM call c WHERE c.tenant_id = e.tenant_id AND c.id = e.call_id), true) AS ended;

@@ -238,7 +238,7 @@ class InfinityCloud:
     async def _call(self, request: web.Request, fields: Mapping[str, str]) -> web.StreamResponse:
         (how, code), self._next = self._next, ("normal", None)
         if how == "refuse":
-            return _error(code or "1003")
+            return _error(code or "1002")
         if self.rings_extensions:  # it is busy from an order to the record of its call
             extension = fields["extnumber"]
             if extension in self.states:

@@ -119,6 +119,7 @@ class TencentCloud:
         self.sessions: dict[str, dict[str, Any]] = {}
         self.cdrs: list[dict[str, Any]] = []
         self.answers: dict[str, web.Response] = {}
+        self.held: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, str] = {}
         self.expired = False
         self._next: tuple[How, str | None] = ("normal", None)
@@ -234,6 +235,8 @@ class TencentCloud:
         try:
             self._verify(request, body)
             self.asked.append((action, json.loads(body)))
+            if action in self.held:
+                await self.held[action].wait()
             if action in self.answers:
                 return self.answers[action]
             if action in self.refusals:

@@ -144,6 +144,7 @@ class Front:
         """Let what was put off be due, and have a worker read."""
         await self.execute("UPDATE webhook_inbox SET next_at = now() WHERE state = 'new'")
         await self.reading.read()
+        await self.reading.ask()
 
     async def look_up(self) -> None:
         """Let every look-up that is planned be due, and have a worker ask."""

@@ -313,6 +313,37 @@ async def test_an_extension_whose_lease_ends_is_asked_for(pool: Pool) -> None:
     assert {"8001": "available"} == await pool.standing()
 
 
+async def test_no_lease_outlasts_any_call(pool: Pool) -> None:
+    """Not even where the provider tells of work without an end, once the call has ended here."""
+    await pool.fill("8001")
+    call_id = await pool.placed()
+    pool.cloud.states["8001"] = in_state("8001", 1204)
+    await pool.front.execute("UPDATE extension SET last_used_at = now() - interval '61 min'")
+    await pool.time_is_up()
+    while_it_lives = await pool.standing()
+    await pool.close(call_id)
+    await pool.time_is_up()
+
+    assert {"8001": "in_use"} == while_it_lives
+    assert {"8001": "available"} == await pool.standing()
+
+
+async def test_a_provider_that_cannot_be_asked_keeps_the_extension_until_no_call_lasts(pool: Pool) -> None:
+    """One of your own whose description has no look-up."""
+    async with bellbird_cloud() as cloud:
+        pool.line = await pool.front.line("custom", cloud, settings={"lookUp": None, "lookUpByTag": None})
+        await pool.fill("8001")
+        call_id = await pool.placed()
+        await pool.close(call_id)
+        await pool.time_is_up()
+        young = await pool.standing()
+        await pool.front.execute("UPDATE extension SET last_used_at = now() - interval '61 min'")
+        await pool.time_is_up()
+
+        assert {"8001": "in_use"} == young
+        assert {"8001": "available"} == await pool.standing()
+
+
 async def test_a_provider_that_does_not_say_keeps_the_extension(pool: Pool) -> None:
     """Until no call could last so long, if the call is over as far as is known."""
     await pool.fill("8001")

@@ -1,24 +1,28 @@
 """Which refusals take a call to another line, to which, and how far it goes; at fake clouds."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from protocol.call import End, Evidence, Outcome
 from server.config import Config
 from server.fail_over import MOST_ATTEMPTS
+from server.line_dial import Place
 from server.providers.provider import Told
-from storage.database import Database
+from storage import attempts
+from storage.database import Connection, Database
 from tests.clouds.infinity import infinity_cloud
 from tests.clouds.tencent import TencentCloud, tencent_cloud
 from tests.conftest import Office
 from tests.server.line_front import Front, Line, line_front
-from tests.waiting import until
+from tests.waiting import until, until_blocked
 
 NO_MONEY = "LimitExceeded.BasePackageExpired"
 
@@ -104,6 +108,20 @@ async def test_what_no_line_can_help_is_final(desk: Desk, code: str) -> None:
     assert [] == desk.clouds[1].asked
 
 
+async def test_a_refusal_that_may_have_rung_is_final(desk: Desk) -> None:
+    """A code that nobody listed does not say how far the order came: the call ends there, and goes nowhere else."""
+    await desk.open(2)
+    desk.refuse("FailedOperation")
+    call_id = await desk.front.dial()
+
+    went = await desk.went(call_id)
+    call = await desk.front.call(call_id)
+
+    assert [(0, "refused")] == went
+    assert ("failed", "FailedOperation") == (call["outcome"], call["raw_cause"])
+    assert [] == desk.clouds[1].asked
+
+
 async def test_a_line_that_was_asked_for_is_not_exchanged(desk: Desk) -> None:
     """Whoever names a line means that one; the default of an agent is only a wish."""
     await desk.open(2)
@@ -184,6 +202,82 @@ async def test_what_the_first_line_says_afterwards_moves_nothing(desk: Desk) -> 
     await desk.front.reading.tell(tenant_id, desk.lines[1].id, told)
 
     assert (None, None) == (problem, first["ended_at"])
+    assert "failed" == (await desk.front.call(call_id))["outcome"]
+
+
+async def test_hanging_up_catches_up_with_a_call_that_goes_on_twice(desk: Desk) -> None:
+    """However often the call went on while the agent hung up, it is called off where it is at last."""
+    await desk.open(3)
+    front, tenant_id = desk.front, desk.front.office.tenant_id
+    for line in desk.lines:  # so that no order is written but by this test
+        await front.execute("UPDATE call_line SET secrets = '\\x00' WHERE id = $1", line.id)
+    await front.execute(
+        "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$"
+    )
+    await front.execute(
+        "CREATE TRIGGER pause BEFORE UPDATE ON attempt FOR EACH ROW"
+        " WHEN (NEW.n = 1 AND NEW.called_off_at IS NOT NULL) EXECUTE FUNCTION pause()"
+    )
+    call_id = await front.dial()
+
+    async def go_on(connection: Connection, line: Line) -> None:
+        attempt = await attempts.send(connection, tenant_id, call_id, 18.0)
+        assert attempt is not None
+        place = Place(
+            line_id=line.id,
+            provider="tencent",
+            caller=None,
+            seat_id="1001",
+            seat_number="",
+            extension=None,
+            extension_fence=None,
+        )
+        assert await attempts.fail_over(connection, attempt, "line", NO_MONEY, **msgspec.structs.asdict(place))
+
+    async with front.database.connection() as gate, asyncio.TaskGroup() as group:
+        await gate.execute("SELECT pg_advisory_lock(1)")
+        async with front.database.transaction() as connection:
+            await go_on(connection, desk.lines[1])
+            hanging_up = group.create_task(front.ask("POST", "/hangup", {"callId": call_id}, who=front.agent))
+            await until_blocked(front.database)
+        async with front.database.transaction() as connection:
+            await go_on(connection, desk.lines[2])
+            await gate.execute("SELECT pg_advisory_unlock(1)")
+            await until_paused(front)
+    answer = await hanging_up
+
+    assert 200 == answer.status_code, answer.text
+    assert [(0, "refused"), (1, "refused"), (2, "over")] == await desk.went(call_id)
+    assert "cancelled" == (await front.call(call_id))["outcome"]
+
+
+async def until_paused(front: Front) -> None:
+    """Wait until somebody waits for a row, no longer for the advisory lock."""
+
+    async def waits() -> bool:
+        row = await front.row(
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock' AND wait_event <> 'advisory'"
+        )
+        return bool(row["n"])
+
+    await until(waits)
+
+
+async def test_a_word_of_the_first_line_that_was_on_its_way_moves_nothing(desk: Desk) -> None:
+    """It was found to be of the call before the next line had it, and is weighed after."""
+    await desk.open(2)
+    desk.refuse(NO_MONEY)
+    call_id = await desk.front.dial()
+    await desk.went(call_id)
+    end = End(outcome=Outcome.FAILED, at=datetime.now(UTC), by="provider", evidence=Evidence.PROVIDER_RECORD)
+    tenant_id, calls = desk.front.office.tenant_id, desk.front.reading._calls
+    await calls.hear(tenant_id, call_id, "late", "END", end, b"{}", attempt=1)
+    first = await desk.front.call(call_id)
+    await calls.hear(tenant_id, call_id, "late", "END", end, b"{}", attempt=2)
+
+    assert None is first["ended_at"]
     assert "failed" == (await desk.front.call(call_id))["outcome"]
 
 

@@ -1,15 +1,22 @@
 """Orders at a real fake cloud: written once, whatever the provider does with them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+from protocol.call import End, Evidence, Outcome, Progress, Status
 from protocol.identifiers import new_id
 from server.config import Config
+from server.providers.infinity import Infinity
+from server.providers.provider import CallReference, Order, Placed, PlacementRefused, Refusal, Told
+from server.providers.tencent import Tencent
 from storage.database import Database
 from tests.clouds.infinity import infinity_cloud
+from tests.clouds.ronglian import ronglian_cloud
 from tests.clouds.tencent import TencentCloud, tencent_cloud
 from tests.conftest import Office
 from tests.server.line_front import CUSTOMER, Front, line_front
@@ -149,3 +156,125 @@ async def test_a_provider_that_cannot_hang_up_is_said_so(front: Front) -> None:
         answer = await front.ask("POST", "/hangup", {"callId": call_id}, who=front.agent)
 
     assert "HANGUP_UNSUPPORTED" == answer.json()["code"]
+
+
+async def test_a_provider_that_is_not_reached_may_be_asked_to_hang_up_again(front: Front) -> None:
+    """Nothing was sent to it: that is not a provider that cannot hang up."""
+    async with ronglian_cloud() as cloud:
+        call_id = await front.placed(await front.line("ronglian", cloud))
+    answer = await front.ask("POST", "/hangup", {"callId": call_id}, who=front.agent)
+
+    assert "UNAVAILABLE" == answer.json()["code"]
+
+
+async def test_hanging_up_at_a_slow_provider_holds_up_nobody(
+    front: Front, cloud: TencentCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait for their provider, none of them keeps a connection to the database meanwhile."""
+    asked, answer = [], asyncio.Event()
+
+    async def slow(_: Tencent, call: CallReference) -> None:
+        asked.append(call.tag)
+        await answer.wait()
+
+    async def all_wait() -> bool:
+        return len(asked) == 20
+
+    monkeypatch.setattr(Tencent, "hang_up", slow)
+    call_id = await front.placed(await front.line("tencent", cloud))
+    async with asyncio.TaskGroup() as group:
+        hanging_up = [
+            group.create_task(front.ask("POST", "/hangup", {"callId": call_id}, who=front.agent)) for _ in range(20)
+        ]
+        await until(all_wait)
+        others = await asyncio.gather(*[front.ask("GET", "/lines", who=front.admin) for _ in range(20)])
+        answer.set()
+
+    assert {200} == {other.status_code for other in others}
+    assert {200} == {task.result().status_code for task in hanging_up}
+
+
+async def test_a_call_that_may_have_been_placed_is_not_said_to_have_expired(front: Front, cloud: TencentCloud) -> None:
+    """Who is told that it expired dials again; an order that nobody answered may be ringing."""
+    line = await front.line("tencent", cloud)
+    cloud.next_place("drop")
+    written = await front.placed(line, "uncertain")
+    await front.execute("UPDATE call_line SET secrets = '\\x00' WHERE id = $1", line.id)
+    never = await front.dial(line)
+    await front.execute("UPDATE call SET reap_at = now() - interval '1 s'")
+    for call_id in (written, never):
+        await front.reading._calls.reap(front.office.tenant_id, call_id)
+
+    assert ["LOST", "EXPIRED"] == [(await front.call(call_id))["hangup_cause"] for call_id in (written, never)]
+
+
+def told(call_id: str, event: Progress | End, once: str) -> Told:
+    """What the provider says of a call."""
+    return Told(provider_call_id="theirs", tag=call_id, event=event, once=once, raw=b"{}")
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+async def test_a_call_that_rang_though_it_was_refused_goes_on(
+    front: Front, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    """It keeps its extension, goes to no other line, is looked up, and ends as its record says."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def refuse(_: Infinity, order: Order) -> Placed:
+        asked.set()
+        await answer.wait()
+        raise PlacementRefused(Refusal.LINE, "601", "no", known=True)
+
+    monkeypatch.setattr(Infinity, "place", refuse)
+    async with infinity_cloud() as cloud, infinity_cloud() as other:
+        taken = [
+            await front.line("infinity", at, accountId=f"account {n}", priority=n)
+            for n, at in enumerate([cloud, other][:lines])
+        ]
+        line = taken[0]
+        await front.execute("DELETE FROM line_seat")  # so extensions of the pools are lent
+        for one in taken:
+            await front.execute(
+                "INSERT INTO extension (id, tenant_id, line_id, number) VALUES ($2, $1, $2, '1001')",
+                front.office.tenant_id,
+                one.id,
+            )
+        call_id = await front.dial()
+        await asked.wait()
+        answered = Progress(Status.CONNECTED, datetime.now(UTC), Evidence.IN_CALL_SERVICE)
+        await front.reading.tell(front.office.tenant_id, line.id, told(call_id, answered, "answered"))
+        answer.set()
+        await front.until_order(call_id, "uncertain")
+        talking, attempt = await front.call(call_id), await front.attempt(call_id)
+        extension = await front.row("SELECT * FROM extension WHERE line_id = $1", line.id)
+        record = End(
+            outcome=Outcome.CONNECTED,
+            at=datetime.now(UTC),
+            by="provider",
+            evidence=Evidence.PROVIDER_RECORD,
+            duration=65,
+        )
+        await front.reading.tell(front.office.tenant_id, line.id, told(call_id, record, "record"))
+        call = await front.call(call_id)
+
+    assert ("connected", None) == (talking["status"], talking["ended_at"])
+    assert (1, None) == (attempt["n"], attempt["refusal"])
+    assert attempt["next_look_at"] is not None
+    assert ("in_use", call_id) == (extension["status"], extension["call_id"])
+    assert [] == other.placed
+    assert ("connected", 65) == (call["outcome"], call["duration"])
+
+
+async def test_the_record_of_a_refused_call_corrects_its_end(front: Front, cloud: TencentCloud) -> None:
+    """That an order was refused is weaker than what the provider wrote down of the call."""
+    line = await front.line("tencent", cloud)
+    cloud.next_place("refuse", "FailedOperation.SeatStatusBusy")
+    call_id = await front.dial(line)
+    refused = await over(front, call_id)
+    record = End(
+        outcome=Outcome.CONNECTED, at=datetime.now(UTC), by="provider", evidence=Evidence.PROVIDER_RECORD, duration=65
+    )
+    await front.reading.tell(front.office.tenant_id, line.id, told(call_id, record, "record"))
+    call = await front.call(call_id)
+
+    assert ("failed", "connected", 65) == (refused["outcome"], call["outcome"], call["duration"])

@@ -18,6 +18,7 @@ from tests.clouds.ronglian import ronglian_cloud
 from tests.clouds.tencent import TencentCloud, tencent_cloud
 from tests.conftest import Office
 from tests.server.line_front import Front, Line, line_front
+from tests.waiting import until
 
 
 async def _lost(_: WebhookRequestSpec) -> None:
@@ -155,6 +156,36 @@ async def test_a_provider_that_does_not_answer_closes_nothing(desk: Desk) -> Non
 
     assert "calling" == (await desk.front.call(call_id))["status"]
     assert await desk.next_look(call_id) is not None
+
+
+async def test_a_slow_provider_delays_nobody_else(
+    database: Database, office: Office, redis: Redis, local: Config
+) -> None:
+    """While one tenant's cloud keeps a worker waiting, calls at another are asked for again and again."""
+    async with line_front(database, office, redis, local) as front, tencent_cloud() as slow, tencent_cloud() as quick:
+        late = await front.placed(await front.line("tencent", slow, accountId="slow"))
+        call_id = await front.placed(await front.line("tencent", quick, accountId="quick"))
+        gate = slow.held["DescribeTelSession"] = asyncio.Event()
+        worker = asyncio.create_task(front.look_up())
+        await until(lambda: "DescribeTelSession" in [action for action, _ in slow.asked])
+
+        async def is_asked() -> bool:
+            return await front.count("attempt WHERE next_look_at BETWEEN now() AND now() + interval '5 s'") == 1
+
+        await until(is_asked)
+        quick.pushes(call_id, "busy")
+        await front.execute("UPDATE attempt SET next_look_at = now() WHERE call_id = $1", call_id)
+
+        async def is_over() -> bool:
+            return (await front.call(call_id))["ended_at"] is not None
+
+        await until(is_over)
+        waited_for_nobody = not worker.done()
+        gate.set()
+        await worker
+
+        assert waited_for_nobody
+        assert "ended" != (await front.call(late))["status"]
 
 
 async def test_an_order_that_nobody_wrote_in_time_expires(desk: Desk) -> None:

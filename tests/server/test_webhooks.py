@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -11,10 +11,12 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
+from protocol.call import End, Evidence, Outcome
 from protocol.identifiers import new_id
 from server import webhooks
 from server.config import Config
 from server.providers.catalogue import VENDORS
+from server.providers.provider import Told
 from storage import inbox
 from storage.database import Database
 from tests.clouds.aliyun import AliyunCloud, aliyun_cloud
@@ -25,6 +27,7 @@ from tests.clouds.tencent import TencentCloud, tencent_cloud
 from tests.clouds.tianrun import tianrun_cloud
 from tests.conftest import Office
 from tests.server.line_front import Front, line_front
+from tests.waiting import until
 
 BARE = "/api/v1/calls/webhook"
 
@@ -316,6 +319,59 @@ async def test_a_recording_told_by_name_is_asked_for_until_it_is_there(front: Fr
     assert ([("new", 1, webhooks.NO_RECORDING)], 0) == early
     assert [("applied", 2, None)] == [(state, tries, None) for state, tries, _ in await front.inbox()]
     assert 1 == await front.count("recording_fetch")
+
+
+async def test_a_recording_that_is_slow_to_be_told_delays_no_end(front: Front, aliyun: AliyunCloud) -> None:
+    """Who asks for it is not who reads: meanwhile calls of the same line end as they are told to."""
+    line = await front.line("aliyun", aliyun)
+    slow, call_id = await front.placed(line), await front.placed(line)
+    await aliyun.play(slow, "answered", send=lambda _: _nothing())
+    gate = aliyun.held["GetMonoRecording"] = asyncio.Event()
+    await front.send(line, event(aliyun, slow, "RecordingReady", downloadURL=""))
+    await front.reading.read()
+    asking = asyncio.create_task(front.reading.ask())
+    await until(lambda: "GetMonoRecording" in [action for action, _ in aliyun.asked])
+    await aliyun.play(call_id, "busy", send=lambda message: front.send(line, message))
+    await front.reading.read()
+    meanwhile = (asking.done(), (await front.call(call_id))["status"], await front.count("recording_fetch"))
+    gate.set()
+    await asking
+
+    assert (False, "ended", 0) == meanwhile
+    assert 1 == await front.count("recording_fetch")
+
+
+async def test_what_is_forged_keeps_nothing_genuine_out(front: Front, tencent: TencentCloud) -> None:
+    """Under the name of a message to come; once it was refused the genuine one is read."""
+    line = await front.line("tencent", tencent)
+    call_id = await front.placed(line)
+    [push] = tencent.pushes(call_id, "busy")
+    nobody = {name: value for name, value in push.headers.items() if name.lower() != "authorization"}
+    await front.send(line, WebhookRequestSpec(query=push.query, headers=nobody, body=push.body))
+    await front.read()
+    forged = await front.inbox()
+    await front.send(line, push)
+    await front.read()
+
+    assert ["refused"] == [state for state, _, _ in forged]
+    assert [("applied", 1, None)] == await front.inbox()
+    assert "busy" == (await front.call(call_id))["outcome"]
+
+
+async def test_our_tag_beats_an_id_that_a_provider_gave_twice(front: Front, tencent: TencentCloud) -> None:
+    """The second call keeps no id, and what is said of it under its tag moves no other."""
+    line = await front.line("tencent", tencent)
+    one = await front.placed(line)
+    session = tencent.session_of(one)
+    two = await front.placed(line)
+    await front.execute("UPDATE attempt SET provider_call_id = NULL WHERE call_id = $1", two)
+    end = End(outcome=Outcome.MISSED, at=datetime.now(UTC), by="provider", evidence=Evidence.PROVIDER_RECORD)
+    told = Told(provider_call_id=session, tag=two, event=end, once="end", raw=b"{}")
+    problem = await front.reading.tell(front.office.tenant_id, line.id, told)
+
+    assert problem is None
+    assert ("calling", "ended") == ((await front.call(one))["status"], (await front.call(two))["status"])
+    assert (session, None) == tuple([(await front.attempt(each))["provider_call_id"] for each in (one, two)])
 
 
 # --- hints ------------------------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from protocol.call import Evidence, Status
 from protocol.identifiers import new_call_id
-from storage import attempts, lines
+from protocol.messages import CallDialing
+from storage import attempts, calls, lines
 from storage.attempts import Attempt
 from storage.audit import Actor
-from storage.calls import NewCloudCall
+from storage.calls import Explanation, NewCloudCall
 from storage.database import Database, Duplicate
 from storage.idempotency import Once
 from storage.lines import Setup
@@ -263,6 +265,56 @@ async def test_a_refused_call_goes_to_another_line_once(desk: Desk) -> None:
     assert (other, "+862066247698", "pending") == (row["line_id"], row["caller_number"], row["status"])
 
 
+async def test_what_was_read_of_a_call_is_stale_when_it_goes_on(desk: Desk) -> None:
+    """Whoever weighs a word of the first line has to read again, and sees that another has the call."""
+    call_id, other = await desk.dial(), await desk.line("East")
+    first = await desk.send(call_id)
+    assert first is not None
+    async with desk.database.connection() as connection:
+        before = await calls.read(connection, desk.tenant_id, call_id)
+        await desk.fail_over(first, other)
+        assert before is not None
+        state = msgspec.structs.replace(before.state, status=Status.CALLING)
+        why = Explanation(source="provider", kind="PROGRESS", effect="moved", data=b"{}")
+        tell = CallDialing(call_id=call_id, at=0, evidence=Evidence.ASSUMED, source="provider", customer_phone="1")
+        moved = await calls.change(connection, before, state, None, why, tell)
+        after = await calls.read(connection, desk.tenant_id, call_id)
+
+    assert moved is None
+    assert after is not None
+    assert (1, 2) == (before.attempt, after.attempt)
+
+
+async def test_the_order_of_a_call_that_has_ended_is_not_written(desk: Desk) -> None:
+    """Somebody ended the call between its commit and its order."""
+    call_id = await desk.dial()
+    async with desk.database.connection() as connection:
+        await connection.execute(
+            "UPDATE call SET status = 'ended', ended_at = now(), outcome = 'failed', closed_by = 'provider',"
+            " evidence = 'provider_record', hangup_cause = 'UNKNOWN', reap_at = NULL WHERE id = $1",
+            call_id,
+        )
+
+    assert await desk.send(call_id) is None
+
+
+async def test_a_refusal_of_what_rings_is_not_believed(desk: Desk) -> None:
+    """Its attempt is uncertain and is looked up; nothing else keeps a refusal from being one."""
+    quiet, ringing = await desk.dial(), await desk.dial()
+    believed = []
+    for call_id in (quiet, ringing):
+        attempt = await desk.send(call_id)
+        assert attempt is not None
+        async with desk.database.transaction() as connection:
+            await connection.execute("UPDATE call SET status = 'ringing' WHERE id = $1", ringing)
+            believed.append(await attempts.refuse(connection, attempt, "line", 3.0))
+    await desk.make_due()
+
+    assert [True, False] == believed
+    assert ["refused", "uncertain"] == [(await desk.attempt(call_id)).state for call_id in (quiet, ringing)]
+    assert [ringing] == await desk.to_look_up()
+
+
 async def test_only_what_was_refused_while_it_was_sent_goes_on(desk: Desk) -> None:
     """Not what is placed or uncertain, was called off, has expired, or rings."""
     other = await desk.line("East")
@@ -317,7 +369,7 @@ async def test_hanging_up_and_failing_over_meet(desk: Desk) -> None:
 async def test_what_is_due_is_claimed_once(desk: Desk) -> None:
     """By one of two workers, until the claim ends; what was never sent is not looked up."""
     await desk.dial()
-    calls = {await desk.placed(f"theirs {n}") for n in range(5)}
+    placed = {await desk.placed(f"theirs {n}") for n in range(5)}
     early = await desk.to_look_up()
     await desk.make_due()
     one, other = await asyncio.gather(desk.to_look_up(), desk.to_look_up())
@@ -325,9 +377,38 @@ async def test_what_is_due_is_claimed_once(desk: Desk) -> None:
     await desk.make_due()
 
     assert [] == early
-    assert sorted(calls) == sorted([*one, *other])
+    assert sorted(placed) == sorted([*one, *other])
     assert [] == again
-    assert calls == set(await desk.to_look_up())
+    assert placed == set(await desk.to_look_up())
+
+
+async def test_one_line_does_not_take_all_the_places(desk: Desk) -> None:
+    """Of each line come so many at a time, less those of which the worker asks already."""
+    other = await desk.line("East")
+    calls = {await desk.placed(f"theirs {n}") for n in range(3)}
+    elsewhere = await desk.placed(line_id=other)
+    await desk.make_due()
+    async with desk.database.connection() as connection:
+        first = await attempts.to_look_up(connection, 30.0, 100, of_each=2, busy={desk.line_id: 1})
+        second = await attempts.to_look_up(connection, 30.0, 100, of_each=2, busy={desk.line_id: 2})
+
+    assert 2 == len(first)
+    assert elsewhere in {one.call_id for one in first}
+    assert 1 == len(calls & {one.call_id for one in first})
+    assert [] == second
+
+
+async def test_a_refusal_that_comes_during_a_look_up_ends_the_asking(desk: Desk) -> None:
+    """Whoever asked plans no other look-up of what was refused meanwhile."""
+    call_id = await desk.dial()
+    sent = await desk.send(call_id)
+    assert sent is not None
+    async with desk.database.connection() as connection:
+        assert await attempts.refuse(connection, sent, "line", 3.0)
+        await attempts.look_again(connection, sent, 5.0)
+    await desk.make_due()
+
+    assert [] == await desk.to_look_up()
 
 
 async def test_an_order_without_an_answer_is_looked_up(desk: Desk) -> None:
@@ -344,7 +425,7 @@ async def test_what_was_refused_is_not_looked_up(desk: Desk) -> None:
     refused, settled = await desk.dial(), await desk.placed()
     await desk.send(refused)
     async with desk.database.connection() as connection:
-        await attempts.answered(connection, desk.tenant_id, refused, 1, "refused", refusal="line")
+        assert await attempts.refuse(connection, await desk.attempt(refused), "line", 3.0)
         await attempts.look_again(connection, await desk.attempt(settled), None)
     await desk.make_due()
 
@@ -364,6 +445,17 @@ async def test_a_provider_means_a_call_by_either_name(desk: Desk) -> None:
     assert call_id == await desk.find("never told", call_id)
     assert await desk.find(None, None) is None
     assert await desk.find("other", "other") is None
+
+
+async def test_an_id_that_a_provider_gives_twice_names_one_call(desk: Desk) -> None:
+    """The first that had it; the other is known by our tag, which beats the id."""
+    one, two, three = await desk.placed("same"), await desk.placed("same"), await desk.placed(None)
+    async with desk.database.connection() as connection:
+        await attempts.named(connection, desk.tenant_id, three, 1, "same")
+
+    assert one == await desk.find("same", None)
+    assert (two, three) == (await desk.find("same", two), await desk.find("same", three))
+    assert ["same", None, None] == [(await desk.attempt(each)).provider_call_id for each in (one, two, three)]
 
 
 async def test_a_provider_means_calls_of_its_own_line_alone(desk: Desk) -> None:
