@@ -56,6 +56,8 @@ class DialFields(TypedDict, total=False):
     customer_name: str
     call_method: Literal["mobile", "cloud"]
     line_id: str
+    case_type: str
+    tags: list[str]
     order_id: str
     external_id: str
     custom_data: dict[str, Any]

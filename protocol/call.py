@@ -210,6 +210,8 @@ def _progressed(state: CallState, event: Progress, now: datetime) -> CallState:
 
 
 def _ended(state: CallState, event: End, now: datetime) -> CallState:
+    if _denies_answer(state, event):
+        state = msgspec.structs.replace(state, connected_at=None, connected_evidence=None)
     ended_at = _between(state.connected_at or state.ringing_at or state.dialing_at or state.created_at, event.at, now)
     told = msgspec.structs.replace(
         state,
@@ -248,6 +250,13 @@ def _corrected(state: CallState, event: End, now: datetime) -> CallState:
     if state.duration is None and event.outcome is state.outcome:
         filled = _with_talk(filled, event, now)
     return filled
+
+
+def _denies_answer(state: CallState, event: End) -> bool:
+    """Whether an account of the end outweighs what was said of an answer, and knows of none."""
+    heard = state.connected_evidence
+    nobody_answered = event.outcome not in {Outcome.CONNECTED, Outcome.UNKNOWN}
+    return nobody_answered and heard is not None and RANK[event.evidence] > RANK[heard]
 
 
 def _weight(outcome: Outcome | None, evidence: Evidence) -> tuple[bool, int]:

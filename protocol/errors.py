@@ -119,8 +119,20 @@ ERRORS: dict[str, ErrorSpec] = {
     "LINE_BUSY": ErrorSpec(
         409, True, "线路并发已满，请稍后重拨", "The line carries as many calls as it may; dial again later"
     ),
+    "NO_EXTENSION": ErrorSpec(
+        409,
+        True,
+        "分机已全部占用，请 {retryAfter} 秒后重拨",
+        "All extensions are in use; dial again in {retryAfter} seconds",
+    ),
     "LIMIT_LINE_DAY": ErrorSpec(
         409, False, "线路今日呼叫次数已用完", "The line has made as many calls today as it may"
+    ),
+    "CALLS_OFF": ErrorSpec(
+        409, False, "企业已关闭外呼，请联系管理员", "Calling is switched off for your company; ask your administrator"
+    ),
+    "DO_NOT_CALL": ErrorSpec(
+        409, False, "该号码在禁呼名单中，不能呼叫", "The number is on the do-not-call list, and is not called"
     ),
     "LIMIT_HOURS": ErrorSpec(409, False, "当前不在允许外呼的时间段内", "Calls may not be made at this time of day"),
     "TEST_NUMBER_ONLY": ErrorSpec(
@@ -131,6 +143,25 @@ ERRORS: dict[str, ErrorSpec] = {
         False,
         "该手机无法远程挂断，请在手机上挂断",
         "This phone cannot be hung up from here; hang up on the handset",
+    ),
+    "NOT_SUPPORTED": ErrorSpec(
+        409, False, "该线路或手机不支持此操作", "The call's line, or its phone, has no such function"
+    ),
+    "CALL_ENDED": ErrorSpec(409, False, "通话已结束", "The call has ended"),
+    "CONTROL_REFUSED": ErrorSpec(
+        409, False, "服务商拒绝了此操作（{code}）", "The provider refused to do this to the call ({code})"
+    ),
+    "CONTROL_UNCERTAIN": ErrorSpec(
+        409,
+        False,
+        "服务商未确认，操作可能已执行，请勿盲目重试",
+        "The provider did not answer, and may have done it; look before you ask again",
+    ),
+    "LINE_UNWELL": ErrorSpec(
+        409,
+        False,
+        "线路服务商未通过检测（{reason}），可用 force=true 强制恢复",
+        "The line's provider does not answer as it should ({reason}); use force=true to put it into service anyway",
     ),
     "CALL_CHANGED": ErrorSpec(409, True, "通话状态正在变化，请重试", "The call is changing; try again"),
     # webhooks that we send
@@ -203,7 +234,9 @@ _IN_CHINESE = {
     "call": "通话",
     "customer": "客户",
     "device": "设备",
+    "do-not-call entry": "禁呼记录",
     "delivery": "投递记录",
+    "extension": "分机",
     "follow-up": "跟进",
     "hook": "Webhook",
     "line": "线路",

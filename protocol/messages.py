@@ -210,6 +210,8 @@ class Dial(Message, frozen=True, kw_only=True):
     customer_name: Annotated[str, msgspec.Meta(max_length=128)] | None = None
     call_method: Literal["mobile", "cloud"] | None = None
     line_id: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    case_type: Annotated[str, msgspec.Meta(max_length=50)] | None = None
+    tags: Annotated[list[Annotated[str, msgspec.Meta(max_length=50)]], msgspec.Meta(max_length=50)] = []
     order_id: Annotated[str, msgspec.Meta(max_length=128)] | None = None
     external_id: Annotated[str, msgspec.Meta(max_length=128)] | None = None
     custom_data: dict[str, Any] | None = None

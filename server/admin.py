@@ -12,6 +12,7 @@ from protocol.messages import Id
 from server.auth import actor_of
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
+from server.limits import USUAL_HOURS
 from server.paging import Paging
 from server.passwords import Passwords
 from server.relay import Relay
@@ -28,6 +29,8 @@ Region = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}$(?!\n)")]
 Choices = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=32)]], msgspec.Meta(max_length=50)]
 Notice = Annotated[str, msgspec.Meta(max_length=500)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
+Clock = Annotated[str, msgspec.Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$(?!\n)")]
+"""A time of day, to 24:00, which is the end of it."""
 
 
 class NewAdmin(Body, frozen=True, kw_only=True):
@@ -48,10 +51,12 @@ class NewTenant(Body, frozen=True, kw_only=True):
     admin: NewAdmin
 
 
-class TenantName(Body, frozen=True, kw_only=True):
-    """Another name for a tenant."""
+class TenantChange(Body, frozen=True, kw_only=True):
+    """What the installation sets for a tenant: its name, and the hours in which it calls; what is not named stays."""
 
-    name: Name
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    calling_from: Clock | msgspec.UnsetType = msgspec.UNSET
+    calling_to: Clock | msgspec.UnsetType = msgspec.UNSET
 
 
 class TenantConfig(Body, frozen=True, kw_only=True):
@@ -59,7 +64,8 @@ class TenantConfig(Body, frozen=True, kw_only=True):
 
     `recordingEnabled` counts from the next dial on. `recordingNotice` is what the agent must tell the customer before
     the call is recorded. `recordingDays` counts for recordings that are there already, too: those that are older, and
-    under no legal hold, are deleted.
+    under no legal hold, are deleted. While `callsEnabled` holds, calls are made from `callingFrom` to `callingTo` by
+    the tenant's clock: within 08:00 to 21:00, unless the installation gave wider hours.
     """
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
@@ -69,6 +75,9 @@ class TenantConfig(Body, frozen=True, kw_only=True):
     recording_enabled: bool | msgspec.UnsetType = msgspec.UNSET
     recording_notice: Notice | msgspec.UnsetType = msgspec.UNSET
     recording_days: Days | msgspec.UnsetType = msgspec.UNSET
+    calls_enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    calling_from: Clock | msgspec.UnsetType = msgspec.UNSET
+    calling_to: Clock | msgspec.UnsetType = msgspec.UNSET
 
 
 class TenantsQuery(Paging, frozen=True, kw_only=True):
@@ -188,12 +197,14 @@ class Admin:
             return TenantAnswer(tenant=await accounts.get_tenant(connection, tenant_id))
 
     async def rename_tenant(
-        self, identity: Identity, tenant_id: str, body: TenantName, request: RequestInfo
+        self, identity: Identity, tenant_id: str, body: TenantChange, request: RequestInfo
     ) -> TenantAnswer:
-        """Give a tenant another name."""
+        """Give a tenant another name, or other hours in which it calls; also such as it may not give itself."""
         async with self._database.transaction() as connection:
             before = await accounts.get_tenant(connection, tenant_id, lock=True)
-            after = msgspec.structs.replace(before, name=body.name)
+            after = amended(before, body)
+            if after.calling_from >= after.calling_to:
+                raise _no_hours(after)
             await accounts.change_tenant(connection, actor_of(identity, request), before, after, "update")
         return TenantAnswer(tenant=after)
 
@@ -230,12 +241,16 @@ class Admin:
             return TenantAnswer(tenant=await accounts.get_tenant(connection, identity.tenant_id))
 
     async def put_config(self, identity: Identity, body: TenantConfig, request: RequestInfo) -> TenantAnswer:
-        """Change the tenant's name, time zone, recording, and what agents choose in the quick record."""
+        """Change the tenant's name, time zone, recording, when it calls, and what agents choose in the quick record.
+
+        Raises INVALID_FIELD for hours wider than they were and than 08:00 to 21:00.
+        """
         async with self._database.transaction() as connection:
             if body.timezone is not msgspec.UNSET:
                 await _demand_timezone(connection, body.timezone)
             before = await accounts.get_tenant(connection, identity.tenant_id, lock=True)
             after = amended(before, body)
+            _demand_hours(before, after)
             await accounts.change_tenant(connection, actor_of(identity, request), before, after, "update")
         return TenantAnswer(tenant=after)
 
@@ -319,3 +334,17 @@ async def _demand_timezone(connection: Connection, name: str) -> None:
     """Raises INVALID_FIELD where PostgreSQL, which counts by the tenant's days, does not know the time zone."""
     if not await accounts.is_timezone(connection, name):
         raise DialdeskError("INVALID_FIELD", reason=f"there is no time zone {name}")
+
+
+def _demand_hours(before: Tenant, after: Tenant) -> None:
+    """Raises INVALID_FIELD for hours that a tenant may not give itself: it narrows them, or has them as is usual."""
+    if after.calling_from >= after.calling_to:
+        raise _no_hours(after)
+    earliest, latest = min(before.calling_from, USUAL_HOURS[0]), max(before.calling_to, USUAL_HOURS[1])
+    if after.calling_from < earliest or after.calling_to > latest:
+        reason = f"calls are made from {earliest} to {latest} at most; the installation may allow more"
+        raise DialdeskError("INVALID_FIELD", reason=reason)
+
+
+def _no_hours(tenant: Tenant) -> DialdeskError:
+    return DialdeskError("INVALID_FIELD", reason=f"{tenant.calling_from} to {tenant.calling_to} is no time to call in")

@@ -23,18 +23,28 @@ from server.asyncapi import describe_messages
 from server.auth import Auth
 from server.calls import Calls
 from server.config import Config, Secret, master_keys
+from server.controls import Controls
 from server.customers import IMPORT_BOUND, Customers
 from server.devices import Devices
+from server.do_not_call import IMPORT_BOUND as DO_NOT_CALL_BOUND
+from server.do_not_call import DoNotCall
 from server.docs_page import PAGE_POLICY, render_page
+from server.explain import Explain
+from server.extension_leases import ExtensionLeases
+from server.extensions import Extensions
 from server.fetch import open_fetcher
 from server.health import Health
 from server.hook_delivery import open_hook_delivery
 from server.hooks import Hooks
 from server.http import ANYONE, PHONE, SIGNED_IN, Download, Endpoint, Http
 from server.hub import Hub
+from server.infinity_calls import InfinityCalls
+from server.infinity_channels import InfinityChannels
+from server.infinity_configs import InfinityConfigs
 from server.intake import Intake
 from server.lease import Lease
 from server.line_config import open_accounts
+from server.line_health import LineHealth
 from server.lines import Lines
 from server.openapi import describe_endpoints
 from server.pages import page_routes
@@ -52,6 +62,7 @@ from server.session import Sessions
 from server.statistics import Statistics
 from server.stores import open_stores
 from server.telemetry import Metrics
+from server.trial_numbers import TrialNumbers
 from server.uploads import Uploads
 from server.users import Users
 from server.webhooks import Reading, Webhooks
@@ -101,7 +112,8 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
             auth = Auth(database, live, relay, passwords, config)
             tenant_keys = TenantKeys(vault)
             accounts = await stack.enter_async_context(open_accounts(config, tenant_keys))
-            placing = Placing(database, accounts, calls, metrics)
+            line_health = LineHealth(database, accounts, metrics)
+            placing = Placing(database, accounts, calls, line_health, metrics)
             calls.connect(placing)
             stack.push_async_callback(placing.stop)
             stores = await stack.enter_async_context(open_stores(config, database, tenant_keys))
@@ -136,8 +148,17 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 uploads=uploads,
                 recordings=Recordings(database, stores, config),
                 customers=Customers(database),
-                lines=Lines(database, accounts, live),
-                webhooks=Webhooks(database, accounts, metrics),
+                lines=(lines := Lines(database, accounts, live)),
+                channels=InfinityChannels(database, accounts, live),
+                infinity_configs=InfinityConfigs(database, accounts, lines),
+                line_health=line_health,
+                controls=Controls(database, accounts),
+                extensions=Extensions(database),
+                infinity_calls=InfinityCalls(calls),
+                do_not_call=DoNotCall(database),
+                trial_numbers=TrialNumbers(database),
+                explain=Explain(database),
+                webhooks=Webhooks(database, accounts, live, metrics),
                 config=config,
                 health=Health(database, relay, lease, hub, metrics, config),
             )
@@ -201,11 +222,25 @@ async def worker_node(config: Config) -> AsyncIterator[Worker]:
         accounts = await stack.enter_async_context(open_accounts(config, tenant_keys))
         reading = Reading(database, accounts, calls, retrieval, metrics)
         reconciling = Reconciling(database, accounts, calls, reading, metrics)
+        line_health = LineHealth(database, accounts, metrics)
+        extension_leases = ExtensionLeases(database, accounts, longest=config.reap_talk)
         hook_delivery = await stack.enter_async_context(open_hook_delivery(config, database, tenant_keys, metrics))
         await lease.take()
         async with _background(lease.keep, relay.publish):
             yield Worker(
-                database, relay, lease, calls, archive, retrieval, hook_delivery, reading, reconciling, metrics, config
+                database,
+                relay,
+                lease,
+                calls,
+                archive,
+                retrieval,
+                hook_delivery,
+                reading,
+                reconciling,
+                extension_leases,
+                line_health,
+                metrics,
+                config,
             )
         await lease.give_up()
 
@@ -225,6 +260,15 @@ def _endpoints(
     recordings: Recordings,
     customers: Customers,
     lines: Lines,
+    channels: InfinityChannels,
+    infinity_configs: InfinityConfigs,
+    line_health: LineHealth,
+    controls: Controls,
+    extensions: Extensions,
+    infinity_calls: InfinityCalls,
+    do_not_call: DoNotCall,
+    trial_numbers: TrialNumbers,
+    explain: Explain,
     webhooks: Webhooks,
     health: Health,
     config: Config,
@@ -303,12 +347,90 @@ def _endpoints(
         Endpoint("PUT", "/api/v1/calls/lines/{line_id}", lines.update, needs="lines.manage"),
         Endpoint("DELETE", "/api/v1/calls/lines/{line_id}", lines.delete, needs="lines.manage"),
         Endpoint("POST", "/api/v1/calls/lines/{line_id}/test", lines.test, needs="lines.manage"),
+        Endpoint("POST", "/api/v1/calls/lines/{line_id}/unfreeze", line_health.unfreeze, needs="lines.manage"),
         Endpoint("GET", "/api/v1/calls/lines/{line_id}/seats", lines.list_seats, needs="lines.read"),
         Endpoint("PUT", "/api/v1/calls/lines/{line_id}/seats/{user_id}", lines.put_seat, needs="lines.manage"),
         Endpoint("DELETE", "/api/v1/calls/lines/{line_id}/seats/{user_id}", lines.delete_seat, needs="lines.manage"),
+        # the same lines, where they are at Infinity, as a console's channels (seed 000 TRD 2)
+        Endpoint("GET", "/api/v1/channel/infinity/list", channels.list_channels, needs="lines.manage"),
+        Endpoint("POST", "/api/v1/channel/infinity", channels.create, needs="lines.manage"),
+        Endpoint("GET", "/api/v1/channel/infinity/{channel_id}", channels.get, needs="lines.manage"),
+        Endpoint("PUT", "/api/v1/channel/infinity/{channel_id}", channels.update, needs="lines.manage"),
+        Endpoint("DELETE", "/api/v1/channel/infinity/{channel_id}", channels.delete, needs="lines.manage"),
+        Endpoint("PUT", "/api/v1/channel/infinity/{channel_id}/status", channels.set_status, needs="lines.manage"),
+        Endpoint("GET", "/api/v1/channel/infinity/{channel_id}/history", channels.history, needs="lines.manage"),
+        Endpoint("GET", "/api/v1/channel/infinity/{channel_id}/health", channels.health, needs="lines.manage"),
+        Endpoint("POST", "/api/v1/channel/infinity/{channel_id}/reveal", channels.reveal, needs="lines.reveal"),
+        Endpoint("POST", "/api/v1/track", channels.track, needs="lines.manage"),
+        # and as configurations (seed 001)
+        Endpoint("GET", "/api/v1/infinity/configs", infinity_configs.list_configs, needs="lines.manage"),
+        Endpoint("POST", "/api/v1/infinity/configs", infinity_configs.create, needs="lines.manage"),
+        Endpoint(
+            "POST", "/api/v1/infinity/configs/test-connection", infinity_configs.test_connection, needs="lines.manage"
+        ),
+        Endpoint("GET", "/api/v1/infinity/configs/id/{config_id}", infinity_configs.get, needs="lines.manage"),
+        Endpoint("GET", "/api/v1/infinity/configs/{config_id}", infinity_configs.get_of_tenant, needs="lines.manage"),
+        Endpoint("PUT", "/api/v1/infinity/configs/{config_id}", infinity_configs.update, needs="lines.manage"),
+        Endpoint("DELETE", "/api/v1/infinity/configs/{config_id}", infinity_configs.delete, needs="lines.manage"),
+        Endpoint("POST", "/api/v1/infinity/configs/{config_id}/toggle", infinity_configs.toggle, needs="lines.manage"),
+        Endpoint(
+            "POST", "/api/v1/infinity/configs/{config_id}/test-connection", infinity_configs.test, needs="lines.manage"
+        ),
+        # calls and the extensions of lines that dial from a pool (seed 001)
+        Endpoint("POST", "/api/v1/infinity/make-call", infinity_calls.make_call, needs="calls.dial"),
+        Endpoint(
+            "POST", "/api/v1/infinity/extensions/batch-import", extensions.batch_import, needs="extensions.manage"
+        ),
+        Endpoint(
+            "POST", "/api/v1/infinity/extensions/import/{line_id}", extensions.import_file, needs="extensions.manage"
+        ),
+        Endpoint(
+            "POST", "/api/v1/infinity/extensions/batch-delete", extensions.batch_delete, needs="extensions.manage"
+        ),
+        Endpoint(
+            "POST",
+            "/api/v1/infinity/extensions/force-release-collector/{user_id}",
+            extensions.release_agent,
+            needs="extensions.manage",
+        ),
+        Endpoint(
+            "GET",
+            "/api/v1/infinity/extensions/statistics/{tenant_id}",
+            extensions.statistics,
+            needs="extensions.manage",
+        ),
+        Endpoint("GET", "/api/v1/infinity/extensions/id/{extension_id}", extensions.get, needs="extensions.manage"),
+        Endpoint(
+            "GET", "/api/v1/infinity/extensions/{extension_id}", extensions.list_extensions, needs="extensions.manage"
+        ),
+        Endpoint("PUT", "/api/v1/infinity/extensions/{extension_id}", extensions.update, needs="extensions.manage"),
+        Endpoint("DELETE", "/api/v1/infinity/extensions/{extension_id}", extensions.delete, needs="extensions.manage"),
+        Endpoint(
+            "POST",
+            "/api/v1/infinity/extensions/{extension_id}/release",
+            extensions.release,
+            needs="extensions.manage",
+        ),
+        # who may not be called, and who may while a line is tried
+        Endpoint("POST", "/api/v1/calls/do-not-call", do_not_call.add, needs="do_not_call.add"),
+        Endpoint("GET", "/api/v1/calls/do-not-call", do_not_call.list_entries, needs="do_not_call.read"),
+        Endpoint("POST", "/api/v1/calls/do-not-call/check", do_not_call.check, needs="do_not_call.read"),
+        Endpoint(
+            "POST",
+            "/api/v1/calls/do-not-call/import",
+            do_not_call.import_file,
+            needs="do_not_call.manage",
+            body_limit=DO_NOT_CALL_BOUND,
+        ),
+        Endpoint("POST", "/api/v1/calls/do-not-call/{entry_id}/lift", do_not_call.lift, needs="do_not_call.manage"),
+        Endpoint("GET", "/api/v1/calls/test-numbers", trial_numbers.list_numbers, needs="lines.manage"),
+        Endpoint("PUT", "/api/v1/calls/test-numbers", trial_numbers.put, needs="lines.manage"),
         # calls (seed 003 §5.3, §5.5, §6.4)
         Endpoint("POST", "/api/v1/calls/dial", calls.dial, needs="calls.dial"),
+        Endpoint("POST", "/api/v1/calls/routing/explain", explain.explain, needs="calls.dial"),
         Endpoint("POST", "/api/v1/calls/hangup", calls.hang_up, needs="calls.control"),
+        Endpoint("POST", "/api/v1/calls/mute", controls.mute, needs="calls.control"),
+        Endpoint("POST", "/api/v1/calls/transfer", controls.transfer, needs="calls.control"),
         Endpoint("POST", "/api/v1/calls/mobile/status", calls.report_status, needs=PHONE, salvaged=AppStatus),
         Endpoint("POST", "/api/v1/calls/mobile/end", calls.report_end, needs=PHONE, salvaged=AppEnd),
         Endpoint("GET", "/api/v1/calls", records.list_calls, needs="calls.read"),
@@ -321,8 +443,11 @@ def _endpoints(
         Endpoint("PUT", "/api/v1/calls/{call_id}/follow-up", records.follow_up, needs="calls.follow_up"),
         Endpoint("POST", "/api/v1/calls/{call_id}/follow-up/done", records.complete_follow_up, needs="calls.follow_up"),
         # what providers tell (seed 003 §5.4): the secret of a line ends its URLs
+        Endpoint("POST", "/api/v1/calls/webhook/{provider}", webhooks.hint, needs=ANYONE),
         Endpoint("POST", "/api/v1/calls/webhook/{provider}/{token}", webhooks.take, needs=ANYONE),
+        Endpoint("GET", "/api/v1/calls/webhook/{provider}/{token}", webhooks.take_query, needs=ANYONE),
         Endpoint("POST", "/api/v1/calls/webhook/{provider}/{kind}/{token}", webhooks.take_kind, needs=ANYONE),
+        Endpoint("GET", "/api/v1/calls/webhook/{provider}/{kind}/{token}", webhooks.take_kind_query, needs=ANYONE),
         # recordings (seed 003 §5.5, §8.5)
         Endpoint(
             "POST",

@@ -42,7 +42,7 @@ from protocol.messages import (
 )
 from protocol.phone_number import dialable, mask, normalize
 from protocol.timestamps import epoch_ms
-from server import routing
+from server import limits, routing
 from server.config import Config
 from server.http import Answer, Body
 from server.identity import Identity
@@ -50,7 +50,7 @@ from server.line_dial import LineOrder, commit_to_line
 from server.relay import Relay
 from server.reports import AppEnd, AppStatus, EndBatch, ReportResult, ReportsAnswer, StatusBatch, event_of, said
 from server.telemetry import Metrics
-from storage import calls
+from storage import calls, do_not_call
 from storage.calls import DialContext, Explanation, NewCall, NewCloudCall, Source, StoredCall
 from storage.database import Connection, Database, Duplicate
 from storage.events import Emitted
@@ -59,6 +59,7 @@ from storage.idempotency import Once
 log = structlog.get_logger()
 
 Short = Annotated[str, msgspec.Meta(max_length=128)]
+Word = Annotated[str, msgspec.Meta(max_length=50)]
 
 CUSTOM_DATA_BOUND = 4096
 """Bytes of JSON a CRM may hang on a call."""
@@ -75,6 +76,7 @@ class DialRequest(Body, frozen=True, kw_only=True):
 
     `customerId`, `orderId`, `externalId` and `customData` come back in every event and record of the call. `deviceId`
     names one of the agent's phones, else the default is used. `userId` dials for another agent (scope calls.dial_for).
+    `caseType` and `tags` say which lines may carry a cloud call.
     """
 
     customer_phone: Annotated[str, msgspec.Meta(max_length=40)] | None = None
@@ -82,6 +84,8 @@ class DialRequest(Body, frozen=True, kw_only=True):
     customer_name: Short | None = None
     call_method: Literal["mobile", "cloud"] | None = None
     line_id: Short | None = None
+    case_type: Word | None = None
+    tags: Annotated[tuple[Word, ...], msgspec.Meta(max_length=50)] = ()
     order_id: Short | None = None
     external_id: Short | None = None
     custom_data: dict[str, Any] | None = None
@@ -135,8 +139,9 @@ class Calls:
     async def dial(self, identity: Identity, body: DialRequest, once: Once) -> DialAnswer:
         """Start a call on the agent's work phone, or over a line.
 
-        Refused at once, with nothing left behind, by INVALID_PHONE, NO_DEVICE, DEVICE_OFFLINE, DEVICE_BUSY, NO_LINE,
-        NO_SEAT, LINE_BUSY, LIMIT_LINE_DAY, LIMIT_HOURS, TEST_NUMBER_ONLY, NOT_FOUND, FORBIDDEN.
+        Refused at once, with nothing left behind, by INVALID_PHONE, CALLS_OFF, LIMIT_HOURS, DO_NOT_CALL, NO_DEVICE,
+        DEVICE_OFFLINE, DEVICE_BUSY, NO_LINE, NO_SEAT, LINE_BUSY, NO_EXTENSION, LIMIT_LINE_DAY, TEST_NUMBER_ONLY,
+        NOT_FOUND, FORBIDDEN.
         """
         try:
             answer = await self._dial(identity, body, once)
@@ -197,9 +202,18 @@ class Calls:
         raise DialdeskError("CALL_CHANGED")
 
     async def hear(
-        self, tenant_id: str, call_id: str, once: str, kind: str, event: Progress | End, said: bytes
+        self,
+        tenant_id: str,
+        call_id: str,
+        once: str,
+        kind: str,
+        event: Progress | End,
+        said: bytes,
+        *,
+        attempt: int | None = None,
     ) -> None:
-        """Commit what a provider says of a call; the same fact (`once`) again changes nothing.
+        """Commit what a provider says of a call; the same fact (`once`) again changes nothing, nor does what is said of
+        an `attempt` that another one follows.
 
         Raises NOT_FOUND, UNAVAILABLE, CALL_CHANGED.
         """
@@ -210,6 +224,10 @@ class Calls:
                     raise DialdeskError("NOT_FOUND", what="call")
                 if call.seen:
                     self._metrics.reports.labels("repeated").inc()
+                    return
+                if attempt is not None and attempt != call.attempt:
+                    log.info("overtaken", call_id=call_id, attempt=attempt, said=kind)
+                    self._metrics.reports.labels("overtaken").inc()
                     return
                 why = Explanation(source="provider", kind=kind, effect="none", data=said, message_id=once)
                 if await self._settle(connection, call, event, why):
@@ -240,7 +258,7 @@ class Calls:
                 call = await calls.read(connection, tenant_id, call_id)
                 if call is None or call.reap_at is None or call.reap_at > call.now:
                     return
-                expired = call.state.status is Status.PENDING and call.never_acked
+                expired = call.state.status is Status.PENDING and call.never_given
                 cause = HangupCause.EXPIRED if expired else HangupCause.LOST
                 if await self._close(connection, call, cause, "reaper", f"{call.state.status} for too long"):
                     return
@@ -281,15 +299,15 @@ class Calls:
     # ------------------------------------------------------------------------------------------------------------------
 
     async def _dial(self, identity: Identity, request: DialRequest, once: Once) -> DialAnswer:
-        user_id = self._agent_of(identity, request)
+        user_id = agent_of(identity, request)
         async with self._database.connection() as connection:
             agent = await calls.context(connection, identity.calls, user_id)
             if agent is None:
                 raise DialdeskError("NOT_FOUND", what="agent")
             if agent.disabled:
                 raise DialdeskError("ACCOUNT_DISABLED")
-            number, name = await self._customer_of(connection, identity.tenant_id, request)
-            number = normalize(number, agent.region)
+            number, name = await customer_of(connection, identity.tenant_id, request, agent.region)
+            limits.decide(agent, listed=await do_not_call.is_listed(connection, identity.tenant_id, number))
             if (request.call_method or agent.call_method) == "cloud":
                 return await self._dial_cloud(connection, identity, agent, request, number, name, once)
             phone = routing.choose(agent.phones, asked=request.device_id, default=agent.default_device_id)
@@ -355,7 +373,7 @@ class Calls:
         once: Once,
     ) -> DialAnswer:
         """Commit to a call over the best line, and have the provider place it."""
-        user_id = self._agent_of(identity, request)
+        user_id = agent_of(identity, request)
         answer = DialAnswer(
             call_id=new_call_id(), message="呼叫已提交，等待线路接通 / The call is committed and waits for its line"
         )
@@ -375,6 +393,8 @@ class Calls:
             record=agent.recording_enabled,
             expires_at=agent.now + timedelta(seconds=self._config.dial_expiry),
             reap_after_expiry=self._config.reap_ringing,
+            case_type=request.case_type,
+            tags=request.tags,
         )
         order = await commit_to_line(connection, call, request.line_id, agent.default_line_id, once, answer)
         log.info("dial", call_id=call.id, line_id=order.line_id, user_id=user_id)
@@ -382,43 +402,22 @@ class Calls:
         self._orders.start(order)
         return answer
 
-    @staticmethod
-    def _agent_of(identity: Identity, request: DialRequest) -> str:
-        """For whom the call is made: the asker, or the agent that an API key names."""
-        if request.user_id is None or request.user_id == identity.user_id:
-            if identity.user_id is None:
-                raise DialdeskError("INVALID_FIELD", reason="userId: an API key must name the agent")
-            return identity.user_id
-        identity.require("calls.dial_for")
-        return request.user_id
-
-    @staticmethod
-    async def _customer_of(connection: Connection, tenant_id: str, request: DialRequest) -> tuple[str, str | None]:
-        if request.customer_phone:
-            return request.customer_phone, request.customer_name
-        if request.customer_id is None:
-            raise DialdeskError("INVALID_FIELD", reason="customerPhone is missing")
-        known = await calls.customer_phone(connection, tenant_id, request.customer_id)
-        if known is None:
-            raise DialdeskError("NOT_FOUND", what="customer")
-        number, name = known
-        return number, request.customer_name or name
-
     async def _hang_up(self, identity: Identity, call_id: str) -> None:
         async with self._database.connection() as connection:
             call = await calls.visible(connection, identity.calls, call_id)
             if call is None:
                 raise DialdeskError("NOT_FOUND", what="call")
-            if call.status is Status.ENDED:
-                return
-            if call.device_id is None:
-                assert self._orders is not None
-                await self._orders.hang_up(identity.tenant_id, call_id)
-                return
-            if not call.can_hang_up and call.status is not Status.PENDING:
-                raise DialdeskError("HANGUP_UNSUPPORTED")
-            command = encode_data(CancelDial(call_id=call_id, reason="hangup"))
-            command_id = new_message_id()
+        if call.status is Status.ENDED:
+            return
+        if call.device_id is None:
+            assert self._orders is not None
+            await self._orders.hang_up(identity.tenant_id, call_id)
+            return
+        if not call.can_hang_up and call.status is not Status.PENDING:
+            raise DialdeskError("HANGUP_UNSUPPORTED")
+        command = encode_data(CancelDial(call_id=call_id, reason="hangup"))
+        command_id = new_message_id()
+        async with self._database.connection() as connection:
             committed = await calls.cancel(
                 connection,
                 identity.tenant_id,
@@ -513,6 +512,31 @@ class Calls:
                 return call.now + timedelta(seconds=self._config.reap_talk)
             case _:
                 assert_never(state.status)
+
+
+def agent_of(identity: Identity, request: DialRequest) -> str:
+    """For whom the call is made: the asker, or the agent that an API key names."""
+    if request.user_id is None or request.user_id == identity.user_id:
+        if identity.user_id is None:
+            raise DialdeskError("INVALID_FIELD", reason="userId: an API key must name the agent")
+        return identity.user_id
+    identity.require("calls.dial_for")
+    return request.user_id
+
+
+async def customer_of(
+    connection: Connection, tenant_id: str, request: DialRequest, region: str
+) -> tuple[str, str | None]:
+    """Whom the call is for: (number as it is kept, name). Raises INVALID_FIELD, INVALID_PHONE and NOT_FOUND."""
+    if request.customer_phone:
+        return normalize(request.customer_phone, region), request.customer_name
+    if request.customer_id is None:
+        raise DialdeskError("INVALID_FIELD", reason="customerPhone is missing")
+    known = await calls.customer_phone(connection, tenant_id, request.customer_id)
+    if known is None:
+        raise DialdeskError("NOT_FOUND", what="customer")
+    number, name = known
+    return normalize(number, region), request.customer_name or name
 
 
 def _advanced(call: StoredCall, event: Progress | End) -> Moved | AlreadyThere | Illegal:

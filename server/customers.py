@@ -5,10 +5,7 @@ customers; their numbers are masked unless `customers.reveal` is held.
 """
 
 import asyncio
-import csv
-import io
 import re
-from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
 import asyncpg
@@ -20,6 +17,7 @@ from protocol.phone_number import mask, normalize
 from protocol.timestamps import Timestamp, rfc3339
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
+from server.sheet import RowProblem, read_sheet
 from storage import audit, customers
 from storage.audit import Actor
 from storage.customers import Known, Wanted
@@ -122,14 +120,6 @@ class CustomerPage(Answer, frozen=True, kw_only=True):
 
     customers: list[Customer]
     next_cursor: str | None
-
-
-class RowProblem(msgspec.Struct, frozen=True):
-    """A row that is not taken: the line on which it ends, why by code, and in words."""
-
-    line: int
-    code: str
-    message: str
 
 
 class ImportAnswer(Answer, frozen=True, kw_only=True):
@@ -340,7 +330,7 @@ async def read_file(content: bytes, region: str, language: Language) -> Customer
 
     Of rows with the same external id the last good one is kept. A full file takes seconds, in which others are served.
     """
-    lines = _lines(_decoded(content))
+    lines = read_sheet(content)
     header = [cell.lower() for cell in next(lines, (0, []))[1]]
     if sorted(header) != sorted(COLUMNS):
         raise DialdeskError("INVALID_FIELD", reason=f"the first line must name the columns {', '.join(COLUMNS)}")
@@ -364,18 +354,6 @@ async def read_file(content: bytes, region: str, language: Language) -> Customer
         good[external_id] = line, known
     problems.sort(key=lambda problem: problem.line)
     return CustomerFile(rows, [known for _, known in good.values()], failed, problems[:MOST_PROBLEMS])
-
-
-def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that say something, each with the number of the line on which it ends."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for cells in reader:
-            row = [cell.strip() for cell in cells]
-            if any(row):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise DialdeskError("INVALID_FIELD", reason=f"line {reader.line_num}: {error}") from error
 
 
 def _row(header: list[str], cells: list[str], region: str) -> tuple[str, Known]:
@@ -406,16 +384,3 @@ def _listed(cell: str) -> list[str]:
 def _repeated(line: int, again: int, language: Language) -> RowProblem:
     zh, en = f"第 {again} 行的 external_id 与此行相同，以后者为准", f"Line {again} has the same external_id, and counts"
     return RowProblem(line, "REPEATED", zh if language == "zh-CN" else en)
-
-
-def _decoded(content: bytes) -> str:
-    """UTF-8, as most programs write it, else GB18030, as Excel does in China: a file of Chinese names in the latter is
-    hardly ever valid UTF-8."""
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return text
-    raise DialdeskError("INVALID_FIELD", reason="the file must be CSV text in UTF-8 or GB18030")

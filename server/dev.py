@@ -304,6 +304,9 @@ async def _people(config: Config, kept: dict[str, str], options: Options) -> Non
             tenant_id = await installation.tenant_by_code(connection, "demo")
             if tenant_id is None:
                 tenant_id = await accounts.create_tenant(connection, actor, code="demo", name="Demo")
+                usual = await accounts.get_tenant(connection, tenant_id, lock=True)
+                tried_at_any_hour = msgspec.structs.replace(usual, calling_from="00:00", calling_to="24:00")
+                await accounts.change_tenant(connection, actor, usual, tried_at_any_hour, "update")
             for username, role in (("admin", "tenant_admin"), ("agent1", "agent"), ("agent2", "agent")):
                 await _have_user(connection, actor, tenant_id, username, role, hashed, options)
 

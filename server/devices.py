@@ -23,7 +23,7 @@ from server.http import Answer, AppBody, Body, Done, RequestInfo
 from server.identity import Identity
 from server.relay import Relay
 from server.tokens import digest, new_token
-from storage import audit, devices
+from storage import audit, devices, lines
 from storage.database import Connection, Database
 from storage.devices import Action, BindType, FoundToken, Handset, Outbound, Reach
 from storage.events import Emitted, emit
@@ -468,18 +468,20 @@ class Devices:
             return _told(await devices.outbound(connection, identity.tenant_id, _own(identity)))
 
     async def put_config(self, identity: Identity, body: ConfigRequest) -> ConfigAnswer:
-        """Set how the asker calls out. The default phone is one of the asker's own.
+        """Set how the asker calls out. The default phone is one of the asker's own, the line one on which it can call.
 
-        Raises NOT_FOUND where it is not, and NO_LINE for any line: there are none yet.
+        Raises NOT_FOUND where it is not.
         """
         own = Reach(identity.tenant_id, _own(identity), teams=())
-        if isinstance(body.line_id, str):
-            raise DialdeskError("NO_LINE")
         given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
         async with self._database.transaction() as connection:
             await devices.lock_agents(connection, own, [_own(identity)])
             if isinstance(body.device_id, str) and await devices.find(connection, own, body.device_id) is None:
                 raise DialdeskError("NOT_FOUND", what="device")
+            if isinstance(body.line_id, str):
+                known = await lines.for_dial(connection, identity.tenant_id, _own(identity))
+                if body.line_id not in {line.id for line in known if line.seat is not None or line.needs_extension}:
+                    raise DialdeskError("NOT_FOUND", what="line")
             before = _told(await devices.outbound(connection, identity.tenant_id, _own(identity)))
             after = msgspec.structs.replace(before, **given)
             await devices.put_outbound(

@@ -66,6 +66,11 @@ PHONE: Literal["phone"] = "phone"
 BODY_DEADLINE = 20.0
 """Seconds that a body may take to arrive, unless its endpoint gives it more."""
 
+NUMBERED = "/api/v1/channel/"
+"""Below this a refusal's `code` is its HTTP status, and its own code stands in `error` (seed 000 TRD 2)."""
+NUMBERED_WITHIN = 5.0
+"""Seconds that a request there may take."""
+
 LINGER = 5.0
 """Seconds that a request may go on after it was answered before its end, so that its sender gets to read the answer."""
 
@@ -105,6 +110,7 @@ class Download(msgspec.Struct, frozen=True):
     media_type: str
     filename: str | None = None
     headers: dict[str, str] = {}
+    status: int = 200
 
 
 class RequestInfo(msgspec.Struct, frozen=True):
@@ -244,7 +250,7 @@ class Http:
             if isinstance(endpoint, DialdeskError):
                 raise endpoint
             try:
-                async with asyncio.timeout((endpoint.timeout or 0) + self._timeout):
+                async with asyncio.timeout(self._limit(endpoint)):
                     answer = await self._call(endpoint, request, scope, body)
                     return await _outgoing(answer, request, scope["method"])
             except TimeoutError as error:
@@ -252,10 +258,14 @@ class Http:
         except DialdeskError as error:
             if error.status >= 500:
                 log.warning("refused", code=error.code, cause=repr(error.__cause__))
-            return _refusal(error, request)
+            return _refusal(error, request, scope["path"])
         except Exception:
             log.exception("request failed")
-            return _refusal(DialdeskError("INTERNAL", requestId=request.id), request)
+            return _refusal(DialdeskError("INTERNAL", requestId=request.id), request, scope["path"])
+
+    def _limit(self, endpoint: Endpoint) -> float:
+        usual = (endpoint.timeout or 0) + self._timeout
+        return min(usual, NUMBERED_WITHIN) if endpoint.path.startswith(NUMBERED) else usual
 
     async def _call(self, endpoint: Endpoint, request: RequestInfo, scope: Scope, body: Incoming) -> Any:
         """Return what the function answers, or the JSON of it."""
@@ -328,14 +338,16 @@ async def _outgoing(answer: Any, request: RequestInfo, method: str) -> Outgoing:
             headers = {"content-type": answer.media_type, **answer.headers}
             if answer.filename is not None:
                 headers["content-disposition"] = content_disposition(answer.filename)
-            return Outgoing(status=200, headers=headers, length=len(answer.content), content=answer.content)
+            if answer.status == 204:  # which has neither content nor a length
+                return Outgoing(status=204, headers=answer.headers)
+            return Outgoing(status=answer.status, headers=headers, length=len(answer.content), content=answer.content)
     content = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
     headers = {"content-type": "application/json"}
     return Outgoing(status=200, headers=headers, length=len(content), content=content)
 
 
-def _refusal(error: DialdeskError, request: RequestInfo) -> Outgoing:
-    status, content, headers = error_answer(error, request)
+def _refusal(error: DialdeskError, request: RequestInfo, path: str) -> Outgoing:
+    status, content, headers = error_answer(error, request, numbered=path.startswith(NUMBERED))
     return Outgoing(status=status, headers=headers, length=len(content), content=content)
 
 
@@ -393,12 +405,14 @@ def read_query(query_string: bytes, kind: type[S]) -> S:
     return read_fields(pairs, kind)
 
 
-def error_answer(error: DialdeskError, request: RequestInfo) -> tuple[int, bytes, dict[str, str]]:
-    """Return status, body and headers of an error: one shape everywhere (seed 004 §8.3.2)."""
+def error_answer(
+    error: DialdeskError, request: RequestInfo, *, numbered: bool = False
+) -> tuple[int, bytes, dict[str, str]]:
+    """Return status, body and headers of an error: one shape everywhere (seed 004 §8.3.2), but see NUMBERED."""
     body = msgspec.json.encode(
         {
             "success": False,
-            "code": error.code,
+            **({"code": error.status, "error": error.code} if numbered else {"code": error.code}),
             "message": error.message(request.language),
             "details": error.details,
             "timestamp": rfc3339(datetime.now(UTC)),

@@ -233,12 +233,12 @@ class Intake:
         assert upload.size is not None
         assert upload.sha256 is not None
         try:
-            arrived = await self.arrived(upload)
+            parts = _in_place(upload, await self.arrived(upload))
         except DialdeskError as error:
-            if error.code != "NOT_FOUND":
+            completed = error.code == "UPLOAD_INCOMPLETE" and await self._is_in_gate(upload)  # its parts are leaving
+            if error.code != "NOT_FOUND" and not completed:
                 raise
             return await self._stopped_at_gate(upload, upload.sha256)  # completed before, or dropped
-        parts = _in_place(upload, arrived)
         with _Counted(self._metrics, "phone") as count:
             return count(await self._store(upload, upload.size, upload.sha256, parts, read_back=True))
 
@@ -331,6 +331,11 @@ class Intake:
             raise doubt
         await self.finish(upload, size, sha256)
         return stored(upload.call_id, size, sha256)
+
+    async def _is_in_gate(self, upload: Upload) -> bool:
+        async with self._database.connection() as connection:
+            standing = await recordings.standing(connection, upload.tenant_id, upload.call_id)
+        return standing is not None and standing.store_upload_id == upload.store_upload_id
 
     async def _stopped_at_gate(self, upload: Upload, sha256: bytes) -> Stored:
         """Say what stands in the gate: the same recording is a success, and whatever else why this one is not taken."""

@@ -9,6 +9,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import time
 from typing import Any
 
 import msgspec
@@ -21,11 +22,11 @@ from server.providers.catalogue import VENDORS, Vendor, addresses, demand_fit, o
 from server.providers.provider import Provider
 from server.ssrf import Network, Refused, check_url, guarded_session
 from storage import lines
-from storage.database import Connection
+from storage.database import Connection, Duplicate
 from storage.lines import LineAccount, ProviderName, Setup
 from storage.tenant_keys import TenantKeys
 
-CALL_HOURS = ("08:00", "21:00")
+CALL_HOURS = (time(8), time(21))
 """Between which calls may be allowed at all (seed 000 §5)."""
 
 OPEN = 1000
@@ -36,6 +37,8 @@ LONGEST_ACCOUNT = 128
 
 TIMEOUT = ClientTimeout(total=15.0, sock_connect=5.0)
 """Seconds, for what a provider does not bound itself."""
+
+_TAKEN = {"call_line_name": "line name", "call_line_account": "line account"}
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,8 +72,8 @@ class Accounts:
         settings = {name: value for name, value in form.items() if name not in secret}
         given = {name: value for name, value in form.items() if name in secret}
         before = {} if kept is None else msgspec.json.decode(kept.secrets, type=dict[str, Any])
-        credentials, stays = _filled(given, before)
-        demand_fit(known, settings, {name: value for name, value in credentials.items() if name in secret})
+        own, stays = _filled(given, {name: value for name, value in before.items() if name in secret})
+        demand_fit(known, settings, own)
         origins = self._origins(known, settings)
         if stays and kept is not None:
             was = self._origins(known, msgspec.json.decode(kept.settings, type=dict[str, Any]))
@@ -81,7 +84,8 @@ class Accounts:
         if len(account_id) > LONGEST_ACCOUNT:
             reason = f"the account has more than {LONGEST_ACCOUNT} characters - at `$.providerConfig`"
             raise DialdeskError("INVALID_FIELD", reason=reason)
-        return Judged(settings=settings, credentials=credentials, account_id=account_id)
+        beside = {name: value for name, value in before.items() if name not in secret}
+        return Judged(settings=settings, credentials={**beside, **own}, account_id=account_id)
 
     async def open(self, connection: Connection, tenant_id: str, line_id: str) -> Provider:
         """Return the provider of a line; the same one until the line is changed. Raises NOT_FOUND and SealError."""
@@ -134,11 +138,24 @@ async def open_accounts(config: Config, keys: TenantKeys) -> AsyncIterator[Accou
         yield Accounts(keys, http, networks, config.public_url)
 
 
+def named_in(body: msgspec.Struct) -> dict[str, Any]:
+    """Return what a request names of a setup, its times read."""
+    named = {
+        name: value
+        for name, value in msgspec.structs.asdict(body).items()
+        if name in Setup.__struct_fields__ and value is not msgspec.UNSET
+    }
+    for edge in {"window_start", "window_end"} & named.keys():
+        named[edge] = time.fromisoformat(named[edge])
+    return named
+
+
 def demand_sound(setup: Setup) -> None:
     """Raise INVALID_FIELD for a setup whose fields do not go together. Of each by itself its type judges."""
-    first, last = (setup.window_start.isoformat("minutes"), setup.window_end.isoformat("minutes"))
+    first, last = setup.window_start, setup.window_end
     if not CALL_HOURS[0] <= first < last <= CALL_HOURS[1]:
-        reason = f"calls are made from {CALL_HOURS[0]} to {CALL_HOURS[1]}, within which {first} to {last} is no time"
+        begin, end = (f"{hour:%H:%M}" for hour in CALL_HOURS)
+        reason = f"calls are made from {begin} to {end}, within which {first} to {last} is no time"
         raise DialdeskError("INVALID_FIELD", reason=reason)
     for network in setup.allowed_networks:
         try:
@@ -148,8 +165,29 @@ def demand_sound(setup: Setup) -> None:
 
 
 def shown(setup: Setup, hints: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the form as it is shown: as it was filled in, but for the credentials."""
-    return {**setup.settings, **hints}
+    """Return the form as it is shown: as it was filled in, but for the credentials. One that the provider does not ask
+    for, as seed 000 has one, is no part of the form."""
+    secret = secret_names(VENDORS[setup.provider])
+    return {**setup.settings, **{name: hint for name, hint in hints.items() if name in secret}}
+
+
+@asynccontextmanager
+async def one_of_a_kind() -> AsyncIterator[None]:
+    """Say what is taken, where a line would be another's double. Raises ALREADY_EXISTS."""
+    try:
+        yield
+    except Duplicate as duplicate:
+        if duplicate.constraint not in _TAKEN:
+            raise
+        raise DialdeskError("ALREADY_EXISTS", what=_TAKEN[duplicate.constraint]) from duplicate
+
+
+def demand_version(wanted: str | None, version: int) -> None:
+    """Raise VERSION_CONFLICT where `If-Match` names another version; the quotes of an entity tag are optional."""
+    if wanted is None or wanted.strip() == "*":
+        return
+    if wanted.strip().strip('"') != str(version):
+        raise DialdeskError("VERSION_CONFLICT", current=version)
 
 
 def _filled(given: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

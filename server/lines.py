@@ -6,9 +6,7 @@ manages the line must read to paste it at the provider; `get` tells it to them, 
 
 import asyncio
 import time as clock
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from datetime import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,13 +18,13 @@ from protocol.timestamps import Timestamp, rfc3339
 from server.auth import actor_of
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
-from server.line_config import LONGEST_ACCOUNT, Accounts, demand_sound, shown
+from server.line_config import LONGEST_ACCOUNT, Accounts, demand_sound, demand_version, named_in, one_of_a_kind, shown
 from server.paging import Paging
 from server.providers.catalogue import Form, describe
 from server.providers.provider import PlacementRefused, Uncertain
 from server.ssrf import Refused
 from storage import customers, lines
-from storage.database import Connection, Database, Duplicate
+from storage.database import Connection, Database
 from storage.idempotency import Once
 from storage.lines import ExtensionPolicy, Health, Line, LineSearch, ProviderName, SeatAt, SeatOf, Setup
 from storage.live import Live
@@ -52,8 +50,6 @@ Words = Annotated[list[_Word], msgspec.Meta(max_length=50)]
 
 _STATUS: tuple[StatusWord, ...] = ("inactive", "active", "testing")
 """The words of seed 003 for the numbers of seed 000."""
-
-_TAKEN = {"call_line_name": "line name", "call_line_account": "line account"}
 
 
 class LineFields(Body, frozen=True, kw_only=True):
@@ -255,7 +251,7 @@ class Lines:
         judged = self._accounts.judge(body.provider_type, body.provider_config)
         account_id = judged.account_id or body.name
         blank = Setup(provider=body.provider_type, name=body.name, account_id=account_id, settings=judged.settings)
-        async with _one_of_a_kind(), self._database.transaction() as connection:
+        async with one_of_a_kind(), self._database.transaction() as connection:
             setup = await _amended(connection, identity.tenant_id, blank, body)
             line_id = await lines.create(
                 connection,
@@ -295,9 +291,9 @@ class Lines:
         ALREADY_EXISTS, INVALID_FIELD and INVALID_PHONE.
         """
         tenant_id, keys = identity.tenant_id, self._accounts.keys
-        async with _one_of_a_kind(), self._database.transaction() as connection:
+        async with one_of_a_kind(), self._database.transaction() as connection:
             before = await lines.get(connection, tenant_id, line_id, lock=True)
-            _demand_version(request.headers.get("if-match"), before.version)
+            demand_version(request.headers.get("if-match"), before.version)
             setup, credentials = before.setup, None
             if not isinstance(body.provider_config, msgspec.UnsetType):
                 kept = await lines.open_secrets(connection, keys, tenant_id, line_id)
@@ -409,29 +405,11 @@ class Lines:
         return Done()
 
 
-@asynccontextmanager
-async def _one_of_a_kind() -> AsyncIterator[None]:
-    """Say what is taken, where a line would be another's double."""
-    try:
-        yield
-    except Duplicate as duplicate:
-        if duplicate.constraint not in _TAKEN:
-            raise
-        raise DialdeskError("ALREADY_EXISTS", what=_TAKEN[duplicate.constraint]) from duplicate
-
-
 async def _amended(connection: Connection, tenant_id: str, before: Setup, body: LineFields) -> Setup:
     """A setup with what the request names, but for the provider's own settings."""
-    named = {
-        name: value
-        for name, value in msgspec.structs.asdict(body).items()
-        if name in Setup.__struct_fields__ and value is not msgspec.UNSET
-    }
+    named = named_in(body)
     if not isinstance(body.status, msgspec.UnsetType):
         named["status"] = _number(body.status)
-    for edge in ("window_start", "window_end"):
-        if edge in named:
-            named[edge] = time.fromisoformat(named[edge])
     if isinstance(body.caller_number, str):
         number = body.caller_number.strip()
         named["caller_number"] = normalize(number, await customers.region(connection, tenant_id)) if number else None
@@ -448,14 +426,6 @@ def _number(status: StatusWord) -> lines.Status:
             return 1
         case "testing":
             return 2
-
-
-def _demand_version(wanted: str | None, version: int) -> None:
-    """Raise VERSION_CONFLICT where `If-Match` names another version; the quotes of an entity tag are optional."""
-    if wanted is None or wanted.strip() == "*":
-        return
-    if wanted.strip().strip('"') != str(version):
-        raise DialdeskError("VERSION_CONFLICT", current=version)
 
 
 def _without(credentials: Mapping[str, Any], text: str) -> str:

@@ -17,7 +17,7 @@ from protocol.errors import ERRORS
 from protocol.timestamps import Timestamp
 from server.code_tables import ERROR_HEADS, error_rows, in_markdown
 from server.forms import FIELD_BOUND, FILE
-from server.http import ANYONE, IDEMPOTENCY_KEY, PHONE, SIGNED_IN, Download, Endpoint, bare, media_type
+from server.http import ANYONE, IDEMPOTENCY_KEY, NUMBERED, PHONE, SIGNED_IN, Download, Endpoint, bare, media_type
 from server.schemas import API, CODE, Json, Schemas, about_struct, split_docstring
 from server.streams import Redirect, Stream
 
@@ -32,8 +32,9 @@ Bodies are JSON in UTF-8. A field or parameter that is not known here is refused
 phone apps send; whoever reads answers ignores fields it does not know. Ids are opaque text. Times are UTC, RFC 3339
 with milliseconds.
 
-Errors have one shape everywhere. `code` is stable; `message` is for people, in Chinese unless `Accept-Language` puts
-English first; `retry` in the table of codes tells whether the same request, sent again unchanged, may succeed. A
+Errors have one shape everywhere, but that below `/api/v1/channel/`, where answers have snake_case, `code` is the HTTP
+status and the code stands in `error`. `code` is stable; `message` is for people, in Chinese unless `Accept-Language`
+puts English first; `retry` in the table of codes tells whether the same request, sent again unchanged, may succeed. A
 request may be refused before all of it has come; the answer then says `Connection: close`.
 
 Files are sent as they are, or as `file` in a form (multipart/form-data), behind the form's other fields, of which each
@@ -52,6 +53,19 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     success: Literal[False]
     code: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(ERRORS)})]
+    message: str
+    details: dict[str, Any]
+    timestamp: Timestamp
+    request_id: str
+
+
+class NumberedError(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is answered below `/api/v1/channel/` where a request is not carried out: `code` is the HTTP status, and
+    `error` what is called `code` elsewhere."""
+
+    success: Literal[False]
+    code: int
+    error: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(ERRORS)})]
     message: str
     details: dict[str, Any]
     timestamp: Timestamp
@@ -190,12 +204,13 @@ def _form(kind: type[msgspec.Struct], schemas: "Schemas") -> Json:
 def _answered(endpoint: Endpoint, schemas: "Schemas") -> Json:
     """What an operation answers when it succeeds, and one refusal a status, which names its codes."""
     codes = _codes(endpoint)
+    numbered = schemas.told(NumberedError) if endpoint.path.startswith(NUMBERED) else None
     return {
         "responses": {
             **{status: told for answer in _answers(endpoint) for status, told in _successes(answer, schemas).items()},
             **{
                 str(status): {
-                    "$ref": f"#/components/responses/{status}",
+                    **(_refusal(status, numbered) if numbered else {"$ref": f"#/components/responses/{status}"}),
                     "description": ", ".join(f"`{code}`" for code in codes if ERRORS[code].status == status),
                 }
                 for status in _statuses(codes)

@@ -4,8 +4,10 @@ A call that was ordered and of which the provider knows nothing, though it was a
 """
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import structlog
 
 from protocol.call import RANK, End, Evidence, HangupCause, Outcome
@@ -13,19 +15,25 @@ from protocol.errors import DialdeskError
 from server.calls import Calls
 from server.line_config import Accounts
 from server.placing import reference
-from server.providers.provider import PlacementRefused, Uncertain
+from server.providers.provider import PlacementRefused, Recording, Uncertain, Unsupported
+from server.rounds import work_off
 from server.ssrf import Refused
 from server.telemetry import Metrics
 from server.webhooks import Reading
 from storage import attempts
-from storage.attempts import Attempt
+from storage.attempts import Attempt, Standing
 from storage.database import Database
 from storage.vault import SealError
 
 log = structlog.get_logger()
 
-AT_ONCE = 50
-LEASE = 30.0
+AT_ONCE = 200
+"""Calls that one worker asks of at a time."""
+
+OF_EACH = 10
+"""Of these on any one line: one whose provider is slow leaves the others their places."""
+
+LEASE = 60.0
 DEADLINE = 15.0
 
 LIVING = 5.0
@@ -36,6 +44,14 @@ AFTER_END = (120.0, 600.0, 3600.0, 86400.0)
 
 GIVEN_UP = timedelta(minutes=10)
 """How long an order is looked for of which the provider knows nothing."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What came of asking for a call. `known` is None where the provider did not say whether it knows it. `unready`:
+    something that it told cannot be had yet, such as a recording."""
+
+    known: bool | None
+    unready: bool = False
 
 
 class Reconciling:
@@ -52,29 +68,30 @@ class Reconciling:
 
     async def look_up(self) -> None:
         """Ask of what is due, and close what will never be known."""
+        await work_off(self._claim, self._attend, AT_ONCE)
+
+    async def _claim(self, room: int, busy: Counter[str]) -> list[Attempt]:
         async with self._database.connection() as connection:
             unsent = await attempts.unsent(connection, AT_ONCE)
-            due = await attempts.to_look_up(connection, LEASE, AT_ONCE)
         for tenant_id, call_id in unsent:
             await self._close(tenant_id, call_id, HangupCause.EXPIRED, "the order was not written in time")
-        async with asyncio.TaskGroup() as group:
-            for attempt in due:
-                group.create_task(self._attend(attempt))
+        async with self._database.connection() as connection:
+            return await attempts.to_look_up(connection, LEASE, room, of_each=OF_EACH, busy=busy)
 
     async def _attend(self, attempt: Attempt) -> None:
         try:
-            known = await self._ask(attempt)
-            await self._look_again(attempt, known=known)
+            await self._look_again(attempt, await self._ask(attempt))
+        except Unsupported:  # what the provider tells of itself is all there is; what it does not, the reaper closes
+            async with self._database.connection() as connection:
+                await attempts.look_again(connection, attempt, None)
         except (DialdeskError, SealError) as error:
             log.warning("look-up put off", call_id=attempt.call_id, cause=repr(error))
             if isinstance(error, DialdeskError) and error.code == "NOT_FOUND":  # the line is gone: nobody can be asked
                 async with self._database.connection() as connection:
                     await attempts.look_again(connection, attempt, None)
-        except Exception:
-            log.exception("look-up failed", call_id=attempt.call_id)
 
-    async def _ask(self, attempt: Attempt) -> bool | None:
-        """Whether the provider knows the call; None where it did not say."""
+    async def _ask(self, attempt: Attempt) -> Found:
+        """Ask the provider, and apply what it says. Raises Unsupported, NOT_FOUND, SealError."""
         async with self._database.connection() as connection:
             cloud = await self._accounts.open(connection, attempt.tenant_id, attempt.line_id)
         try:
@@ -83,24 +100,24 @@ class Reconciling:
         except (Uncertain, PlacementRefused, Refused, TimeoutError) as error:
             self._metrics.look_ups.labels(attempt.provider, "uncertain").inc()
             log.info("look-up uncertain", call_id=attempt.call_id, cause=str(error))
-            return None
+            return Found(None)
         self._metrics.look_ups.labels(attempt.provider, "unknown" if told is None else "known").inc()
-        for one in told or ():
-            await self._reading.tell(attempt.tenant_id, attempt.line_id, one)
-        return told is not None
+        in_turn = sorted(told or (), key=lambda one: isinstance(one.event, Recording))  # no end waits for a recording
+        unready = [await self._reading.tell(attempt.tenant_id, attempt.line_id, one) for one in in_turn]
+        return Found(told is not None, unready=any(unready))
 
-    async def _look_again(self, attempt: Attempt, *, known: bool | None) -> None:
-        """When to ask next. A record of the provider ends the asking."""
+    async def _look_again(self, attempt: Attempt, found: Found) -> None:
+        """When to ask next. A record of the provider, with what it names, ends the asking."""
         async with self._database.connection() as connection:
             call = await attempts.standing(connection, attempt.tenant_id, attempt.call_id)
             age = call.now - attempt.ordered_at
             if call.ended_at is None:
-                if known is False and attempt.state in {"sent", "uncertain"} and age > GIVEN_UP:
+                if found.known is False and attempt.state in {"sent", "uncertain"} and age > GIVEN_UP:
                     await attempts.look_again(connection, attempt, None)
                 else:
                     await attempts.look_again(connection, attempt, LIVING)
                     return
-            elif call.evidence is not None and RANK[Evidence(call.evidence)] >= RANK[Evidence.PROVIDER_RECORD]:
+            elif _settled(call) and not found.unready:
                 await attempts.look_again(connection, attempt, None)
                 return
             else:
@@ -121,3 +138,7 @@ class Reconciling:
             raw_cause=reason,
         )
         await self._calls.hear(tenant_id, call_id, f"closed_{cause}", "CLOSED", end, b"{}")
+
+
+def _settled(call: Standing) -> bool:
+    return call.evidence is not None and RANK[Evidence(call.evidence)] >= RANK[Evidence.PROVIDER_RECORD]

@@ -20,6 +20,7 @@ from protocol.phone_number import mask, normalize
 from protocol.timestamps import Instant, Timestamp, rfc3339
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
+from server.providers.provider import Control
 from storage import records
 from storage.database import Connection, Database
 from storage.recordings import recording_url
@@ -97,7 +98,7 @@ class CallStatusAnswer(Answer, frozen=True, kw_only=True):
     """Where a call stands (seed 003 §5.3).
 
     `startTime` is when the customer answered. `duration` is seconds of talk: so far while connected, in all once ended,
-    and null where nobody can tell.
+    and null where nobody can tell. `controls` is what can be done to the call now: `hang_up`, `mute`, `transfer`.
     """
 
     call_id: str
@@ -108,6 +109,7 @@ class CallStatusAnswer(Answer, frozen=True, kw_only=True):
     outcome: Outcome | None
     hangup_cause: HangupCause | None
     evidence: Evidence | None
+    controls: list[Control]
     updated_at: Timestamp
 
 
@@ -185,9 +187,11 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class CallAnswer(Answer, frozen=True, kw_only=True):
-    """One call and its history, oldest first; `eventsTruncated` where there is more of it than is shown."""
+    """One call, what can be done to it now (`hang_up`, `mute`, `transfer`), and its history, oldest first;
+    `eventsTruncated` where there is more of it than is shown."""
 
     call: CallRecord
+    controls: list[Control]
     events: list[CallEvent]
     events_truncated: bool
 
@@ -248,6 +252,7 @@ class Records:
             outcome=row["outcome"],
             hangup_cause=row["hangup_cause"],
             evidence=row["evidence"],
+            controls=row["controls"],
             updated_at=rfc3339(row["updated_at"]),
         )
 
@@ -260,6 +265,7 @@ class Records:
             events = await records.events(connection, identity.tenant_id, call_id, MOST_EVENTS + 1)
         return CallAnswer(
             call=_record(row, identity),
+            controls=row["controls"],
             events=[
                 CallEvent(
                     at=rfc3339(event["at"]),
@@ -541,17 +547,17 @@ _CAUSES: dict[HangupCause, tuple[str, str, str, str]] = {
         "End the call on it and dial again",
     ),
     HangupCause.EXPIRED: (
-        "拨号指令已过期",
-        "确认手机在线后重拨",
-        "The dial command expired",
-        "See that the phone is online and dial again",
+        "拨号指令已过期，未曾拨出",
+        "确认手机在线（线路呼叫则确认线路正常）后重拨",
+        "The dial expired before it was carried out",
+        "See that the phone is online, or the line well, and dial again",
     ),
     HangupCause.CANCELLED: ("已取消", "无需处理", "Cancelled", "Nothing to do"),
     HangupCause.LOST: (
-        "与手机失去联系",
-        "核对手机上的通话记录",
-        "Contact with the phone was lost",
-        "Check the call log on the phone",
+        "失去联系，通话可能已经进行",
+        "重拨前先核对手机或线路服务商的通话记录",
+        "Contact was lost; the call may have been made",
+        "Before dialling again, check the call log on the phone or the provider's record",
     ),
     HangupCause.RESTRICTED: ("呼叫受限", "联系运营商或更换线路", "Restricted", "Ask the carrier, or use another line"),
     HangupCause.POWER_OFF: ("关机", "稍后重拨", "Switched off", "Dial again later"),

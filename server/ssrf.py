@@ -96,8 +96,8 @@ async def guarded_session(
 ) -> AsyncIterator[ClientSession]:
     """Open a client every connection of which leads to the public internet or to `networks`; others raise Refused.
 
-    It keeps no cookies, asks no proxy and for nothing packed, and uses a connection once. The caller says
-    `allow_redirects`.
+    It keeps no cookies, asks no proxy and for nothing packed, uses a connection once, and sends a request once. The
+    caller says `allow_redirects`.
     """
     found_by = DefaultResolver() if resolver is None else resolver
     connector = TCPConnector(
@@ -116,6 +116,8 @@ async def guarded_session(
             trust_env=False,
             headers={"User-Agent": "Dialdesk", "Accept-Encoding": "identity"},
         ) as session:
+            # aiohttp repeats GET, PUT, DELETE after a disconnect, on new connections too, and has no setting for it
+            session._retry_connection = False  # noqa: SLF001
             yield session
     finally:
         if resolver is None:

@@ -56,6 +56,9 @@ class Metrics:
         self.webhooks = Counter(
             "dialdesk_webhooks_total", "Messages of providers", ["provider", "result"], registry=registry
         )
+        self.line_health = Counter(
+            "dialdesk_line_health_total", "Lines by what became of their health", ["health"], registry=registry
+        )
         self.look_ups = Counter(
             "dialdesk_look_ups_total", "Calls looked up at providers", ["provider", "result"], registry=registry
         )

@@ -10,8 +10,10 @@ from protocol.errors import DialdeskError
 from server.archive import Archive
 from server.calls import Calls
 from server.config import Config
+from server.extension_leases import ExtensionLeases
 from server.hook_delivery import HookDelivery
 from server.lease import Lease
+from server.line_health import LineHealth
 from server.reconciling import Reconciling
 from server.relay import Relay
 from server.retrieval import Retrieval
@@ -39,6 +41,8 @@ class Worker:
         hook_delivery: HookDelivery,
         reading: Reading,
         reconciling: Reconciling,
+        extension_leases: ExtensionLeases,
+        line_health: LineHealth,
         metrics: Metrics,
         config: Config,
     ) -> None:
@@ -51,6 +55,8 @@ class Worker:
         self._hook_delivery = hook_delivery
         self._reading = reading
         self._reconciling = reconciling
+        self._extension_leases = extension_leases
+        self._line_health = line_health
         self._metrics = metrics
         self._config = config
 
@@ -69,7 +75,10 @@ class Worker:
                 ("read recordings", self._archive.read, sweep),
                 ("fetch recordings", self._retrieval.fetch, sweep),
                 ("read webhooks", self._reading.read, sweep),
+                ("ask for recordings", self._reading.ask, sweep),
                 ("look up calls", self._reconciling.look_up, sweep),
+                ("check extensions", self._extension_leases.check, sweep),
+                ("probe lines", self._line_health.probe, sweep),
                 ("deliver hooks", self._hook_delivery.deliver, sweep),
                 ("sweep uploads", self._archive.sweep, tidy),
                 ("expire recordings", self._archive.expire, tidy),

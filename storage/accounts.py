@@ -39,7 +39,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A company that uses the installation, with what its agents may choose in the quick record (seed 003 §6.4).
 
     While `recording_enabled` holds calls are recorded, after the agent has told the customer `recording_notice`, and
-    kept for `recording_days`.
+    kept for `recording_days`. While `calls_enabled` holds calls are made, from `calling_from` to `calling_to` by the
+    tenant's clock: hours and minutes, to 24:00.
     """
 
     id: str
@@ -53,6 +54,9 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     recording_enabled: bool
     recording_notice: str
     recording_days: int
+    calls_enabled: bool
+    calling_from: str
+    calling_to: str
     created_at: Timestamp
 
 
@@ -148,7 +152,7 @@ async def is_timezone(connection: Connection, name: str) -> bool:
 
 
 async def change_tenant(connection: Connection, actor: Actor, before: Tenant, after: Tenant, action: str) -> None:
-    """Turn `before`, which is locked, into `after`: its name, time zone, status, lists and recording."""
+    """Turn `before`, which is locked, into `after`: its name, time zone, status, lists, recording and hours."""
     if after == before:
         return
     await connection.execute(
@@ -162,6 +166,9 @@ async def change_tenant(connection: Connection, actor: Actor, before: Tenant, af
         after.recording_enabled,
         after.recording_notice,
         after.recording_days,
+        after.calls_enabled,
+        after.calling_from,
+        after.calling_to,
     )
     old, new = _difference(before, after)
     await _record(connection, actor, before.id, action, "tenant", before.id, before=old, after=new)

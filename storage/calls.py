@@ -53,7 +53,11 @@ class Phone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DialContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dial needs to know of its agent, and of the tenant's recording. `now` is PostgreSQL's."""
+    """What a dial needs to know of its agent, of the tenant's recording, and of when it calls. `now` is PostgreSQL's.
+
+    `local` is the time of day at the tenant, which makes calls from `calling_from` to `calling_to`: `HH:MM`, which sort
+    as they stand, to 24:00.
+    """
 
     team_id: str | None
     call_method: str
@@ -63,6 +67,10 @@ class DialContext(msgspec.Struct, frozen=True, kw_only=True):
     region: str
     recording_enabled: bool
     recording_notice: str
+    calls_enabled: bool
+    calling_from: str
+    calling_to: str
+    local: str
     now: datetime
     phones: list[Phone]
 
@@ -92,7 +100,8 @@ class NewCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to be made over a line. The order for it may be written until `expires_at`."""
+    """A call to be made over a line. The order for it may be written until `expires_at`. `case_type` and `tags` decide,
+    with others, over which line."""
 
     id: str
     tenant_id: str
@@ -109,6 +118,8 @@ class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
     record: bool
     expires_at: datetime
     reap_after_expiry: float
+    case_type: str | None = None
+    tags: Sequence[str] = ()
 
 
 class Dialled(msgspec.Struct, frozen=True):
@@ -122,7 +133,8 @@ class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call as reports see it; `state` is what they can change.
 
     Where `recording_stored`, what `state` says of the recording is what came into the store, whether or not it is there
-    still.
+    still. `never_given`: no phone has acknowledged it, and no order for it may have been written. `attempt` is the
+    number of its latest attempt over a line.
     """
 
     id: str
@@ -143,7 +155,8 @@ class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities
     now: datetime
     seen: bool
-    never_acked: bool
+    never_given: bool
+    attempt: int | None
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +205,10 @@ async def context(connection: Connection, asker: Reach, user_id: str) -> DialCon
         region=first["region"],
         recording_enabled=first["recording_enabled"],
         recording_notice=first["recording_notice"],
+        calls_enabled=first["calls_enabled"],
+        calling_from=first["calling_from"],
+        calling_to=first["calling_to"],
+        local=first["local"],
         now=first["now"],
         phones=[
             Phone(

@@ -14,7 +14,8 @@ Settled = Literal["applied", "refused", "failed"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to be read for the `tries`-th time. Header names are in lower case."""
+    """A message to be read for the `tries`-th time. Header names are in lower case. Where it `asks`, what it tells is
+    applied but for a recording that it names."""
 
     id: int
     tenant_id: str
@@ -25,6 +26,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     received_at: datetime
     tries: int
+    asks: bool
 
 
 async def keep(
@@ -38,7 +40,7 @@ async def keep(
     body: bytes,
     ip: str | None,
 ) -> bool:
-    """Keep a message; False where it was kept before."""
+    """Keep a message; False where it was kept before and not refused."""
     row = await connection.fetchval(
         _SQL["keep"],
         tenant_id,
@@ -53,8 +55,18 @@ async def keep(
     return row is not None
 
 
-async def due(connection: Connection, lease: float, limit: int) -> list[Message]:
-    """Claim messages that are to be read; the claim lasts `lease` seconds."""
+async def due(
+    connection: Connection,
+    lease: float,
+    limit: int,
+    *,
+    of_each: int | None = None,
+    busy: Mapping[str, int] = {},
+    asks: bool = False,
+) -> list[Message]:
+    """Claim messages that are to be read, or whose provider is to be asked; the claim lasts `lease` seconds. Of each
+    line come `of_each` at most, less those that the worker has already (`busy`)."""
+    arguments = (lease, limit, asks, of_each or limit, list(busy), list(busy.values()))
     return [
         Message(
             **{
@@ -63,13 +75,18 @@ async def due(connection: Connection, lease: float, limit: int) -> list[Message]
                 "headers": msgspec.json.decode(row["headers"], type=dict[str, str]),
             }
         )
-        for row in await connection.fetch(_SQL["due"], lease, limit)
+        for row in await connection.fetch(_SQL["due"], *arguments)
     ]
 
 
 async def settle(connection: Connection, message: Message, state: Settled, problem: str | None = None) -> None:
     """Say what became of a message."""
     await connection.execute(_SQL["settle"], message.tenant_id, message.id, state, problem)
+
+
+async def ask(connection: Connection, message: Message) -> None:
+    """Say that all that a message tells is applied, but for a recording for which its provider is to be asked now."""
+    await connection.execute(_SQL["ask"], message.tenant_id, message.id)
 
 
 async def put_off(connection: Connection, message: Message, seconds: float, problem: str) -> None:

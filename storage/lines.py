@@ -109,6 +109,13 @@ class SeatOf(SeatAt, frozen=True, kw_only=True):
     updated_at: datetime
 
 
+class TrialNumber(msgspec.Struct, frozen=True, kw_only=True):
+    """A number (E.164) that a line under test may dial, and whose it is."""
+
+    phone: str
+    note: str = ""
+
+
 class LineRoom(msgspec.Struct, frozen=True, kw_only=True):
     """What decides whether a line takes one more call. `day` is the tenant's, on which `today` calls were made."""
 
@@ -324,6 +331,27 @@ async def is_test_number(connection: Connection, tenant_id: str, phone: str) -> 
     """Whether a line under test may dial this number (E.164)."""
     known: bool = await connection.fetchval(_SQL["is_test_number"], tenant_id, phone)
     return known
+
+
+async def trial_numbers(connection: Connection, tenant_id: str) -> list[TrialNumber]:
+    """Return the numbers that a line under test may dial."""
+    return [TrialNumber(**dict(row)) for row in await connection.fetch(_SQL["trial_numbers"], tenant_id)]
+
+
+async def put_trial_numbers(
+    connection: Connection, actor: Actor, tenant_id: str, numbers: Sequence[TrialNumber]
+) -> None:
+    """Make these, each named once, the numbers that a line under test may dial."""
+    await connection.execute(_SQL["lock_trial_numbers"], tenant_id)
+    before = await trial_numbers(connection, tenant_id)
+    after = sorted(numbers, key=lambda number: number.phone)
+    if before == after:
+        return
+    phones, notes = [number.phone for number in after], [number.note for number in after]
+    await connection.execute(_SQL["drop_trial_numbers"], tenant_id, phones)
+    await connection.execute(_SQL["put_trial_numbers"], tenant_id, phones, notes, actor.id)
+    then, now = ([mask_number(number.phone) for number in numbers] for numbers in (before, after))
+    await record(connection, actor, "put", "trial_numbers", tenant_id, before={"numbers": then}, after={"numbers": now})
 
 
 async def hold_for_dial(connection: Connection, tenant_id: str, line_id: str) -> LineRoom | None:

@@ -70,7 +70,7 @@ async def tenant(connection: Connection, tenant_id: str) -> asyncpg.Record:
 
 
 async def get(connection: Connection, reach: Reach, call_id: str) -> asyncpg.Record | None:
-    """Return the row of one call with its `user_name`, and its seconds since the answer as `talking`."""
+    """Return the row of one call with its `user_name`, its seconds since the answer as `talking`, and `controls`."""
     return await connection.fetchrow(_SQL["get"], reach.tenant_id, *reach.filters, call_id)
 
 

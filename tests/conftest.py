@@ -30,6 +30,10 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"uvloop": uvloop.new_event_loop}
 
 
+CALLS_AT_ANY_HOUR = "ALTER TABLE tenant ALTER calling_from SET DEFAULT '00:00', ALTER calling_to SET DEFAULT '24:00'"
+"""What makes a tenant of a test call at whatever hour the test runs, unless it says otherwise."""
+
+
 class Neighbours:
     """Where PostgreSQL and Valkey of this run are."""
 
@@ -77,17 +81,27 @@ def template(neighbours: Neighbours) -> Iterator[str]:
     name = f"template_{secrets.token_hex(4)}"
     asyncio.run(_execute(neighbours.database_url, f"CREATE DATABASE {name}"))
     asyncio.run(migrate(neighbours.database(name)))
+    asyncio.run(_execute(neighbours.database(name), CALLS_AT_ANY_HOUR))
     yield name
     asyncio.run(_execute(neighbours.database_url, f"DROP DATABASE {name}"))
+
+
+@contextlib.asynccontextmanager
+async def fresh_database(neighbours: Neighbours, template: str) -> AsyncIterator[str]:
+    """Lend a copy of the template until the block ends."""
+    name = f"test_{secrets.token_hex(6)}"
+    await _execute(neighbours.database_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    try:
+        yield neighbours.database(name)
+    finally:
+        await _execute(neighbours.database_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 async def database_url(neighbours: Neighbours, template: str) -> AsyncIterator[str]:
     """A database of this test alone."""
-    name = f"test_{secrets.token_hex(6)}"
-    await _execute(neighbours.database_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    yield neighbours.database(name)
-    await _execute(neighbours.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    async with fresh_database(neighbours, template) as url:
+        yield url
 
 
 @pytest.fixture

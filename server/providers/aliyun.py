@@ -136,6 +136,8 @@ SIP: dict[str, _Ended] = {
 }
 """The code with which a ReleaseReason begins, as in `480 - Temporarily Unavailable`."""
 
+REPLY = Reply(b'{"success":true}', "application/json")
+
 UNKNOWN: _Ended = (Outcome.UNKNOWN, HangupCause.UNKNOWN)
 
 CONTACT_TYPE = {"agent": "OUTBOUND", "back2back": "BACK2BACK"}
@@ -299,7 +301,7 @@ class Aliyun:
 
     def reply(self) -> Reply:
         """Return the answer by which the vendor sends it no more: any with status 200, as far as is known."""
-        return Reply(b'{"success":true}', "application/json")
+        return REPLY
 
     async def recording_url(self, call: CallReference, name: str | None) -> str | None:  # noqa: ARG002 - by call
         """Return a URL at which the call's recording can be fetched for a day; None where there is none (yet).
@@ -336,7 +338,9 @@ class Aliyun:
         match self._settings.mode:
             case "agent":
                 if not order.seat.id:
-                    raise PlacementRefused(Refusal.LINE, "NoSeat", "the agent has no user id at this instance")
+                    raise PlacementRefused(
+                        Refusal.SEAT, "NoSeat", "the agent has no user id at this instance", known=True
+                    )
                 return await ccc.make_call(
                     user_id=order.seat.id,
                     caller=caller,
@@ -347,9 +351,10 @@ class Aliyun:
             case "back2back":
                 broker = dialable(self._settings.broker) or caller
                 if not order.seat.number:
-                    raise PlacementRefused(Refusal.LINE, "NoSeat", "the agent has no telephone number at this line")
+                    text = "the agent has no telephone number at this line"
+                    raise PlacementRefused(Refusal.SEAT, "NoSeat", text, known=True)
                 if not broker:
-                    raise PlacementRefused(Refusal.LINE, "NoBroker", "there is no number to call from")
+                    raise PlacementRefused(Refusal.LINE, "NoBroker", "there is no number to call from", known=True)
                 return await ccc.start_back2back_call(
                     broker=broker,
                     additional_broker=caller if caller != broker else None,
@@ -403,12 +408,13 @@ class Aliyun:
     def _told(self, record: "Record", call: CallReference) -> list[Told]:
         raw = msgspec.json.encode(record)
 
-        def told(event: End | Recording | Heard, once: str) -> Told:
+        def told(event: Progress | End | Recording, once: str) -> Told:
             return Told(provider_call_id=record.contact_id, tag=call.tag, event=event, once=once, raw=raw)
 
         end = _final(record)
         if end is None:
-            return [told(Heard("InProgress"), _digest(self._settings.instance_id, record.contact_id, "InProgress"))]
+            begun = Progress(Status.CALLING, _instant(record.start_time) or datetime.now(UTC), Evidence.IN_CALL_SERVICE)
+            return [told(begun, _digest(self._settings.instance_id, record.contact_id, "InProgress"))]
         facts = [told(end, _digest(self._settings.instance_id, record.contact_id, "CDR", str(record.release_time)))]
         if record.recording_ready:
             facts.append(told(Recording(None), self._recording_once(record.contact_id)))

@@ -25,7 +25,7 @@ from alibabacloud_tea_openapi.utils_models import Config  # type: ignore[import-
 from darabonba.request import DaraRequest  # type: ignore[import-untyped]
 from yarl import URL
 
-from server.providers.provider import PlacementRefused, Refusal, Uncertain
+from server.providers.provider import LEFT_OPEN, PlacementRefused, Refusal, Uncertain
 from server.ssrf import Refused
 
 REFUSALS: tuple[tuple[str, Refusal], ...] = (
@@ -35,9 +35,18 @@ REFUSALS: tuple[tuple[str, Refusal], ...] = (
     ("InvalidParameter.Callee", Refusal.CALLEE),
     ("InvalidPhoneNumber", Refusal.CALLEE),
     ("DoNotCall", Refusal.CALLEE),
+    ("NotExists.UserId", Refusal.SEAT),
+    ("NotExists.InstanceId", Refusal.LINE),
+    ("InvalidAccessKeyId", Refusal.LINE),
+    ("SignatureDoesNotMatch", Refusal.LINE),
+    ("IncompleteSignature", Refusal.LINE),
+    ("Forbidden", Refusal.LINE),
+    ("NoPermission", Refusal.LINE),
 )
-"""What a code means that begins so; the rest lies with the line: keys, permissions, numbers, the instance, a seat that
-it does not have. The vendor publishes no full table: those about the callee are guesses, the line's breaker sees all.
+"""What a code means that begins so; the rest lies with the line too, but may have failed after a telephone rang, so no
+other line is asked.
+
+The vendor publishes no full table: those about the callee are guesses, the line's breaker sees all.
 """
 
 USER_STATE = "InvalidOperation.UserState"
@@ -262,7 +271,7 @@ class _OverOurConnection(Client):  # type: ignore[misc]
                 body = await _bounded(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, Refused) as error:
             text = f"{self._endpoint} was not reached: {type(error).__name__}"
-            raise PlacementRefused(Refusal.LINE, "Unreachable", text) from None
+            raise PlacementRefused(Refusal.LINE, "Unreachable", text, known=True) from None
         except (aiohttp.ClientError, OSError) as error:
             raise Uncertain(f"{self._endpoint} did not answer: {type(error).__name__}") from None
         return {"headers": {}, "statusCode": response.status, "body": self._accepted(params.action, response, body)}
@@ -292,11 +301,11 @@ class _OverOurConnection(Client):  # type: ignore[misc]
         status = max(response.status, envelope.http_status_code or 0)
         if envelope.code == "OK" and response.status == 200:
             return told
-        refusal = _refusal(envelope)
-        answered = 200 <= status < 300 or 400 <= status < 500
-        if refusal is not Refusal.THROTTLED and (envelope.code == "OK" or not answered):
+        listed = _refusal(envelope)
+        if listed is not Refusal.THROTTLED and (envelope.code == "OK" or status in LEFT_OPEN):
             raise Uncertain(f"{action}: {status} {envelope.code[:64]}")
-        raise PlacementRefused(refusal, envelope.code[:64], self._for_people(envelope.message))
+        text = self._for_people(envelope.message)
+        raise PlacementRefused(listed or Refusal.LINE, envelope.code[:64], text, known=listed is not None)
 
     def _for_people(self, message: str | None) -> str:
         """The vendor's words without what they may quote: the customer's number, or the key."""
@@ -306,11 +315,12 @@ class _OverOurConnection(Client):  # type: ignore[misc]
         return _LONG_NUMBER.sub("***", text)[:300]
 
 
-def _refusal(envelope: _Envelope) -> Refusal:
+def _refusal(envelope: _Envelope) -> Refusal | None:
+    """Return what the code is known to mean; None for one that is not listed."""
     if envelope.code == USER_STATE:
         state = envelope.params[0] if envelope.params else None
         return Refusal.SEAT_OFFLINE if state in SEAT_OFFLINE else Refusal.SEAT_BUSY
-    return next((refusal for prefix, refusal in REFUSALS if envelope.code.startswith(prefix)), Refusal.LINE)
+    return next((refusal for prefix, refusal in REFUSALS if envelope.code.startswith(prefix)), None)
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

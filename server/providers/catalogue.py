@@ -13,13 +13,18 @@ from aiohttp import ClientSession
 from msgspec import inspect as mi
 
 from protocol.errors import DialdeskError, Language
+from server.providers.aliyun import REPLY as ALIYUN_REPLY
 from server.providers.aliyun import Aliyun, AliyunSecrets, AliyunSettings
 from server.providers.custom import Custom, CustomSecrets, CustomSettings
+from server.providers.infinity import REPLY as INFINITY_REPLY
 from server.providers.infinity import Infinity, InfinitySecrets, InfinitySettings
-from server.providers.provider import Provider
+from server.providers.provider import Provider, Reply
+from server.providers.ronglian import REPLY as RONGLIAN_REPLY
 from server.providers.ronglian import Ronglian, RonglianSecrets, RonglianSettings
+from server.providers.tencent import REPLY as TENCENT_REPLY
 from server.providers.tencent import Tencent, TencentSecrets, TencentSettings
 from server.providers.tianrun import TianrunSecrets, TianrunSettings, tianrun
+from server.providers.tianrun_record import REPLY as TIANRUN_REPLY
 from storage.lines import ProviderName
 
 
@@ -28,7 +33,9 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
 
     `settings` is a union where there are several platforms. `account` names the settings of which the first
     that is given names the account; `kinds` what stands in the paths of its callback URLs behind the provider's name.
-    `given` is the secret that is not filled in: it is the line's own callback URL.
+    `given` is the secret that is not filled in: it is the line's own callback URL. `behind` are kinds that the vendor
+    itself puts behind the URL that it was given. `reply` is what the vendor wants to
+    hear where it is not known for which line it speaks.
     """
 
     title: tuple[str, str]
@@ -37,6 +44,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     account: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ("",)
     given: str | None = None
+    behind: tuple[str, ...] = ()
+    reply: Reply = Reply(b"", "text/plain")
 
     @property
     def platforms(self) -> dict[str, tuple[mi.Field, ...]]:
@@ -50,6 +59,7 @@ VENDORS: dict[ProviderName, Vendor] = {
         title=("阿里云云联络中心", "Alibaba Cloud CCC"),
         settings=AliyunSettings,
         secrets=AliyunSecrets,
+        reply=ALIYUN_REPLY,
         account=("instanceId",),
         kinds=("status", "recording"),
     ),
@@ -57,25 +67,30 @@ VENDORS: dict[ProviderName, Vendor] = {
         title=("腾讯云联络中心", "Tencent Cloud CCC"),
         settings=TencentSettings,
         secrets=TencentSecrets,
+        reply=TENCENT_REPLY,
         account=("sdkAppId",),
     ),
     "ronglian": Vendor(
         title=("容联云通讯", "Ronglian Yuntongxun"),
         settings=RonglianSettings,
         secrets=RonglianSecrets,
+        reply=RONGLIAN_REPLY,
         account=("subAccountSid",),
         given="callbackUrl",
+        behind=("CallAuth", "CallEstablish", "Hangup"),
     ),
     "tianrun": Vendor(
         title=("天润融通", "Tianrun"),
         settings=TianrunSettings,
         secrets=TianrunSecrets,
+        reply=TIANRUN_REPLY,
         account=("enterpriseId", "accessKeyId"),
     ),
     "infinity": Vendor(
         title=("Infinity 外呼", "Infinity"),
         settings=InfinitySettings,
         secrets=InfinitySecrets,
+        reply=INFINITY_REPLY,
         account=("appId",),
     ),
     "custom": Vendor(

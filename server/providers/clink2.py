@@ -30,7 +30,6 @@ from protocol.phone_number import dialable
 from server.providers.provider import (
     CallReference,
     Control,
-    Heard,
     Order,
     Placed,
     PlacementRefused,
@@ -180,7 +179,7 @@ class Clink2:
             fields |= {"clid": self._number(order.caller), "type": 0}
         try:
             if not order.seat.id:
-                raise PlacementRefused(Refusal.SEAT_OFFLINE, "no_seat", "there is no seat to call from")
+                raise PlacementRefused(Refusal.SEAT_OFFLINE, "no_seat", "there is no seat to call from", known=True)
             await self._post("/cc/callout", fields, self._until())
         except PlacementRefused as answer:
             log.info("clink2_refused", tag=order.tag, code=answer.code)
@@ -358,7 +357,7 @@ class Clink2:
             error = msgspec.json.decode(content, type=_Envelope, strict=False).error
         except UNREADABLE:
             raise Uncertain(f"Clink2's answer cannot be read (HTTP {status})") from None
-        if error is not None or status >= 400:
+        if error is not None or status >= 300:
             error = error or _Error()
             raise refused(status, error.code, error.message)
         return content
@@ -407,11 +406,6 @@ def _told(row: _Row, tag: str, said: bytes) -> list[Told]:
 
 def _live(seat: _Seat, call: CallReference) -> Told:
     """Tell of a seat at work. That somebody talks is not taken for an answer: only a bridge time is."""
-    agent, customer = word(seat.agent_status), word(seat.customer_status)
-    now = datetime.now(UTC)
-    event: Progress | Heard = Heard(f"seat {agent}, customer {customer}"[:40])
-    if customer.endswith(RINGING):
-        event = Progress(Status.RINGING, now, Evidence.IN_CALL_SERVICE)
-    elif agent.endswith(RINGING):
-        event = Progress(Status.CALLING, now, Evidence.IN_CALL_SERVICE)
+    status = Status.RINGING if word(seat.customer_status).endswith(RINGING) else Status.CALLING
+    event = Progress(status, datetime.now(UTC), Evidence.IN_CALL_SERVICE)
     return tell(call.provider_call_id, call.tag, event, msgspec.json.encode(seat))

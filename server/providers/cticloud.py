@@ -29,7 +29,6 @@ from protocol.phone_number import dialable
 from server.providers.provider import (
     CallReference,
     Control,
-    Heard,
     Order,
     Placed,
     PlacementRefused,
@@ -101,9 +100,9 @@ OLDER_STATUSES: Mapping[str, Ending] = {
 
 CTICLOUD_STATUSES = {**STATUSES, **OLDER_STATUSES}
 
-AT_WORK = {"1": "locked", "2": "inviting", "3": "ringing", "4": "in use"}
-RINGING, IN_USE = "3", "4"
-"""`deviceStatus`: how the seat's telephone is; 0 is idle, -1 an error."""
+AT_WORK = {"1", "2", "3", "4"}
+IN_USE = "4"
+"""`deviceStatus`: how the seat's telephone is, locked, inviting, ringing or in use; 0 is idle, -1 an error."""
 
 
 class CticloudSettings(
@@ -189,7 +188,7 @@ class Cticloud:
             fields["obClid"] = self._number(order.caller)
         try:
             if not order.seat.id:
-                raise PlacementRefused(Refusal.SEAT_OFFLINE, "no_seat", "there is no seat to call from")
+                raise PlacementRefused(Refusal.SEAT_OFFLINE, "no_seat", "there is no seat to call from", known=True)
             await self._ask("POST", "/previewOutcall", fields, self._until())
         except PlacementRefused as answer:
             log.info("cticloud_refused", tag=order.tag, code=answer.code)
@@ -339,7 +338,9 @@ class Cticloud:
         except UNREADABLE:
             raise Uncertain(f"CtiCloud's answer cannot be read (HTTP {status})") from None
         code = word(answer.result, 32)
-        if code != "0" or status >= 400:
+        if code == "0" and status >= 300:
+            raise Uncertain(f"CtiCloud says that it is done, and that it is not (HTTP {status})")
+        if code != "0":
             raise refused(status, code, answer.description or "", REFUSALS.get(code))
         return answer.data
 
@@ -412,8 +413,5 @@ def _told(row: _Row, tag: str, said: bytes) -> list[Told]:
 def _live(seat: _Seat, call: CallReference) -> Told:
     """Tell of a seat at work. All that is known is its own telephone, so nothing here is an answer; and that the call's
     id is the vendor's for ours may be inferred, so it is not told on."""
-    device = word(seat.device_status)
-    event: Progress | Heard = Heard(f"seat {AT_WORK[device]}")
-    if device == RINGING:
-        event = Progress(Status.CALLING, datetime.now(UTC), Evidence.IN_CALL_SERVICE)
+    event = Progress(Status.CALLING, datetime.now(UTC), Evidence.IN_CALL_SERVICE)
     return tell(call.provider_call_id, call.tag, event, msgspec.json.encode(seat))

@@ -38,6 +38,7 @@ from server.providers.custom_requests import (
 from server.providers.custom_webhooks import Door, Webhooks
 from server.providers.paths import PathOrPaths, Paths
 from server.providers.provider import (
+    UNREACHABLE,
     CallReference,
     Control,
     Order,
@@ -407,6 +408,8 @@ class Custom:
         if search is None or (call.provider_call_id is None and "providerCallId" in search.request.names):
             search = described.look_up_by_tag
         if search is None:
+            if described.look_up is None:
+                raise Unsupported("the settings do not say how calls are looked up")
             raise Uncertain("the settings do not say how this call is looked up")
         for page in range(1, search.pages + 1):
             try:
@@ -443,7 +446,8 @@ class Custom:
             if missing.name == "providerCallId":
                 raise Uncertain("the provider's id of the call is not known") from None
             refusal = Refusal.EXTENSION if missing.name == "extension" else Refusal.LINE
-            raise PlacementRefused(refusal, f"no {missing.name}"[:64], "the request cannot be made") from None
+            code = f"no {missing.name}"[:64]
+            raise PlacementRefused(refusal, code, "the request cannot be made", known=True) from None
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT, sock_connect=CONNECT)
         body = bytearray()
         try:
@@ -463,7 +467,7 @@ class Custom:
                     if len(body) > ANSWER_BOUND:
                         raise Uncertain("the provider's answer is too large")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, Refused):
-            raise PlacementRefused(Refusal.LINE, "unreachable", "the provider cannot be reached") from None
+            raise PlacementRefused(Refusal.LINE, UNREACHABLE, "the provider cannot be reached", known=True) from None
         except (TimeoutError, aiohttp.ClientError, OSError):
             raise Uncertain("the provider did not answer") from None
         return request.judged(response.status, bytes(body), self._hidden)

@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from server.providers.paths import Condition, Is, PathOrPaths, Paths, word
-from server.providers.provider import PlacementRefused, Refusal, Uncertain
+from server.providers.provider import LEFT_OPEN, PlacementRefused, Refusal, Uncertain
 from server.providers.signatures import Algorithm, Encoding, encoded, is_keyed, signature
 from server.providers.templates import JsonTemplate, Kind, Known, Missing, Template, Value, Values
 
@@ -110,6 +110,10 @@ class Prepared(msgspec.Struct, frozen=True):
     url: URL
     headers: Mapping[str, str]
     body: bytes | None
+
+
+AT_THE_DOOR = frozenset({401, 429})
+"""HTTP statuses of a request that was not looked into (RFC 9110, 6585), whatever code a vendor writes beside them."""
 
 
 class UnknownCall(PlacementRefused):
@@ -294,20 +298,24 @@ class _Judge:
         if any(secret in told for secret in hidden):
             told = ""
         code = told or f"http_{status}"
-        match self._codes.get(code) or self._codes.get(f"http_{status}") or _usual(status, told):
+        listed = self._codes.get(code) or self._codes.get(f"http_{status}")
+        match listed or _usual(status, told):
             case "uncertain":
                 raise Uncertain(f"the provider's answer leaves open what was done ({code})")
             case "unknown_call":
-                raise UnknownCall(Refusal.LINE, code, "the provider knows no such call")
+                raise UnknownCall(Refusal.LINE, code, "the provider knows no such call", known=True)
             case refusal:
-                raise PlacementRefused(Refusal(refusal), code, "the provider did not carry out the request")
+                known = listed is not None or status in AT_THE_DOOR
+                raise PlacementRefused(
+                    Refusal(refusal), code, "the provider did not carry out the request", known=known
+                )
 
 
 def _usual(status: int, code: str) -> CodeMeaning:
     """What an error means of which the settings say nothing."""
     if status == 429:
         return "throttled"
-    if status >= 500 or status == 408 or (status < 300 and not code):
+    if status in LEFT_OPEN or (status < 300 and not code):
         return "uncertain"
     return "line"
 

@@ -26,9 +26,10 @@ import structlog
 from protocol.call import End, Evidence, HangupCause, Outcome, Progress, Status
 from protocol.phone_number import dialable
 from server.providers.provider import (
+    LEFT_OPEN,
+    UNREACHABLE,
     CallReference,
     Control,
-    Heard,
     Order,
     Placed,
     PlacementRefused,
@@ -72,8 +73,11 @@ TOKEN_REFUSED = {"600", "602"}
 
 NO_RECORDING = "1029"
 
-NOBODY_KNOWS = {"500"}
-"""An error inside the server says nothing of how far an order came."""
+REPLY = Reply(b"1", "text/plain")
+
+NOBODY_KNOWS = {*map(str, LEFT_OPEN), "1001", "1003"}
+"""An error inside the server, a call server that it did not reach, or an order that it could not carry out: none says
+how far the order came."""
 
 REFUSALS: dict[str, tuple[Refusal, str]] = {
     # the outer level: `ret`
@@ -84,9 +88,7 @@ REFUSALS: dict[str, tuple[Refusal, str]] = {
     "603": (Refusal.LINE, "the account has not licensed this module"),
     "604": (Refusal.LINE, "this server's IP address is not authorised"),
     # the inner level: `data.errors.code`
-    "1001": (Refusal.LINE, "Infinity does not reach its own call server"),
     "1002": (Refusal.LINE, "Infinity finds the request invalid"),
-    "1003": (Refusal.LINE, "Infinity could not carry out the request"),
     "1010": (Refusal.EXTENSION, "the extension is in an abnormal state"),
     "1011": (Refusal.EXTENSION, "the extension belongs to another company"),
     "1012": (Refusal.EXTENSION, "the extension does not exist"),
@@ -97,7 +99,8 @@ REFUSALS: dict[str, tuple[Refusal, str]] = {
     "1203": (Refusal.SEAT_BUSY, "the extension is off the hook"),
     "1204": (Refusal.SEAT_BUSY, "the extension is in a call"),
 }
-"""Where a code is missing here, it is the line's fault: the vendor said that it failed, and not why."""
+"""Where a code is missing here, it is the line's fault: the vendor said that it failed, and not why, nor how far it
+came, so no other line is asked."""
 
 EXTENSION_STATES = {"1010", "1011", "1012", "1013", "1014", "1015"}
 """Errors that answer the question how an extension is."""
@@ -108,8 +111,9 @@ UNKNOWN_EXTENSION_STATE = "1010"
 FREE = {1015, 1201}
 """An extension is "not in a call", or idle."""
 
-LIVE: dict[int, str] = {1202: "ringing", 1203: "off hook", 1204: "in a call"}
-"""An extension that is at work. It is the agent's leg, so of the customer it says nothing."""
+LIVE = {1202, 1203, 1204}
+"""An extension is ringing, off the hook, or in a call: the order was taken. It is the agent's leg, so of the customer
+it says nothing."""
 
 UNANSWERED: dict[str, tuple[Outcome, HangupCause]] = {
     "10001": (Outcome.MISSED, HangupCause.UNKNOWN),  # "hung up normally", by whomever, before an answer
@@ -306,8 +310,10 @@ class Infinity:
             fields["disnumber"] = self._number(order.caller)  # else the vendor takes one of the account's
         try:
             if not fields["extnumber"]:
-                raise PlacementRefused(Refusal.EXTENSION, "no_extension", "there is no extension to call from")
-            await self._ask(MAKE_CALL, fields, self._until())
+                raise PlacementRefused(
+                    Refusal.EXTENSION, "no_extension", "there is no extension to call from", known=True
+                )
+            await self._ask(MAKE_CALL, fields, self._until(), expires_at=order.expires_at)
         except PlacementRefused as refused:
             log.info("infinity_refused", tag=order.tag, code=refused.code)
             raise
@@ -364,7 +370,7 @@ class Infinity:
 
     def reply(self) -> Reply:
         """Return "1", which integrations are known to answer; the vendor does not say what it wants."""
-        return Reply(b"1", "text/plain")
+        return REPLY
 
     async def recording_url(self, call: CallReference, name: str | None) -> str | None:
         """Ask for a link to a recording by its file name, which is looked up where it is not known.
@@ -438,12 +444,11 @@ class Infinity:
         if state.status not in LIVE or not _same_number(call.callee, state.callee, state.caller):
             return None
         now = datetime.now(UTC)
-        event = Progress(Status.CALLING, now, Evidence.IN_CALL_SERVICE) if state.status == 1202 else None
         return [
             Told(
                 provider_call_id=call.provider_call_id,
                 tag=call.tag,
-                event=event or Heard(f"extension {LIVE[state.status]}"),
+                event=Progress(Status.CALLING, now, Evidence.IN_CALL_SERVICE),
                 once=_digest(call.tag, "live", str(state.status)),
                 raw=msgspec.json.encode(state),
             )
@@ -500,13 +505,19 @@ class Infinity:
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, action: _Action, fields: Mapping[str, str], until: float) -> msgspec.Raw:
-        """Ask with the token; where that is refused, once more with another. Raises PlacementRefused, Uncertain."""
+    async def _ask(
+        self, action: _Action, fields: Mapping[str, str], until: float, *, expires_at: datetime | None = None
+    ) -> msgspec.Raw:
+        """Ask with the token; where that is refused, once more with another; never from `expires_at` on.
+
+        Raises PlacementRefused, Uncertain."""
         login = await self._signed_in(until, instead_of=None)
+        _demand_time(expires_at)
         answer = await self._post(action, {**fields, "token": login.token}, until)
         if answer.code in TOKEN_REFUSED:
             log.info("infinity_token_refused", code=answer.code)
             login = await self._signed_in(until, instead_of=login)
+            _demand_time(expires_at)
             answer = await self._post(action, {**fields, "token": login.token}, until)
         if answer.code == UNKNOWN_EXTENSION_STATE and self._login is login:
             self._login = None
@@ -515,7 +526,7 @@ class Infinity:
     async def _signed_in(self, until: float, *, instead_of: _Login | None) -> _Login:
         """Return the login, another than `instead_of`: whoever comes first gets it, and the others wait for theirs.
 
-        Raises PlacementRefused, also where nobody knows: nothing was asked for yet."""
+        Raises PlacementRefused, also where nobody knows: nothing rings by a login."""
         try:
             async with asyncio.timeout_at(until), self._signing_in:
                 if self._login is None or self._login is instead_of:
@@ -524,7 +535,10 @@ class Infinity:
                     self._login = _decoded(_result(await self._post(LOGIN, credentials, until)), _Login)
                 return self._login
         except (TimeoutError, Uncertain):
-            raise PlacementRefused(Refusal.LINE, "login", "Infinity did not answer the login") from None
+            raise PlacementRefused(Refusal.LINE, "login", "Infinity did not answer the login", known=True) from None
+        except PlacementRefused as refused:
+            refused.known = True
+            raise
 
     async def _post(self, action: _Action, fields: Mapping[str, str], until: float) -> _Answer:
         """Send one request, once, and return what came back.
@@ -543,13 +557,16 @@ class Infinity:
                     if len(body) > ANSWER_BOUND:
                         raise Uncertain("Infinity's answer is too large")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, Refused):
-            raise PlacementRefused(Refusal.LINE, "unreachable", "Infinity cannot be reached") from None
+            raise PlacementRefused(Refusal.LINE, UNREACHABLE, "Infinity cannot be reached", known=True) from None
         except (TimeoutError, aiohttp.ClientError, OSError):
             raise Uncertain("Infinity did not answer") from None
         try:
-            return _answer(body)
+            answer = _answer(body)
         except _UNREADABLE:
             raise Uncertain(f"Infinity's answer cannot be read (HTTP {response.status})") from None
+        if response.status in LEFT_OPEN and answer.code not in REFUSALS:
+            raise Uncertain(f"Infinity's answer leaves open what was done (HTTP {response.status})")
+        return answer
 
     def _request(self, action: _Action, fields: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         settings = self._settings
@@ -602,7 +619,7 @@ def _result(answer: _Answer) -> msgspec.Raw:
     if answer.code in NOBODY_KNOWS:
         raise Uncertain(f"an error inside Infinity ({answer.code})")
     refusal, text = REFUSALS.get(answer.code, (Refusal.LINE, "Infinity did not carry out the request"))
-    raise PlacementRefused(refusal, answer.code[:32], text)
+    raise PlacementRefused(refusal, answer.code[:32], text, known=answer.code in REFUSALS)
 
 
 def _decoded(result: bytes | msgspec.Raw, kind: type[_T]) -> _T:
@@ -611,6 +628,12 @@ def _decoded(result: bytes | msgspec.Raw, kind: type[_T]) -> _T:
         return msgspec.json.decode(result, type=kind, strict=False)
     except _UNREADABLE:
         raise Uncertain("Infinity's answer has an unknown form") from None
+
+
+def _demand_time(expires_at: datetime | None) -> None:
+    """Raise PlacementRefused for an order that has expired while the login was waited for."""
+    if expires_at is not None and datetime.now(UTC) >= expires_at:
+        raise PlacementRefused(Refusal.LINE, "expired", "Infinity was too slow to sign in", known=True)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -27,7 +27,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A call to be placed. `tag` is ours (the call id): the vendor hands it back, and finds the call by it.
 
     Numbers are E.164. `caller` is the number the customer sees, where it may be chosen. `extension` is the leased one,
-    for providers that dial from a pool. `ring_timeout` is in seconds.
+    for providers that dial from a pool. `ring_timeout` is in seconds. From `expires_at` on the order is not sent: an
+    adapter that asks something else first looks at it again.
     """
 
     tag: str
@@ -36,6 +37,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     seat: Seat
     extension: str | None = None
     ring_timeout: int = 60
+    expires_at: datetime | None = None
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -82,25 +84,37 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes
 
 
+LEFT_OPEN = frozenset({*range(100, 200), *range(300, 400), 408, 409, 425, 499, *range(500, 600)})
+"""HTTP statuses that say neither yes nor no: what was asked may be done, or be done yet."""
+
+
 class Refusal(StrEnum):
-    """Why a vendor did not place a call; nothing has rung."""
+    """Why a vendor did not place a call."""
 
     SEAT_BUSY = "seat_busy"
     SEAT_OFFLINE = "seat_offline"
+    SEAT = "seat"  # the agent's seat at this line is set up wrongly: another line may do, and this one is not at fault
     CALLEE = "callee"  # the number is wrong, or may not be called by the vendor's own rules
     THROTTLED = "throttled"
     EXTENSION = "extension"  # the leased extension is no good: it goes out of the pool for a while
     LINE = "line"  # credentials, balance, caller number, permissions: another line may do
 
 
-class PlacementRefused(Exception):  # noqa: N818 - an answer
-    """The vendor said, definitely and before anything rang, that it places no call. The text is for people; `code` is
-    the vendor's own word."""
+UNREACHABLE: Final = "unreachable"
+"""The code of a refusal by nobody: there was no connection, and nothing was sent."""
 
-    def __init__(self, refusal: Refusal, code: str, text: str) -> None:
+
+class PlacementRefused(Exception):  # noqa: N818 - an answer
+    """The vendor said that it places no call. The text is for people; `code` is the vendor's own word.
+
+    It is `known` that nothing rang where nothing was sent, or where the adapter knows the code to say so. Only such a
+    call may be placed elsewhere: what a code means that nobody listed is a guess."""
+
+    def __init__(self, refusal: Refusal, code: str, text: str, *, known: bool = False) -> None:
         super().__init__(f"{text} ({code})")
         self.refusal = refusal
         self.code = code
+        self.known = known
 
 
 class Uncertain(Exception):  # noqa: N818 - a state of knowledge
@@ -172,7 +186,7 @@ class Provider(Protocol):
     async def look_up(self, call: CallReference) -> list[Told] | None:
         """Return all that the vendor knows of a call now, as a webhook would tell it; None where it knows no such call.
 
-        Raises Uncertain."""
+        Raises Uncertain, and Unsupported where there is no use in asking ever."""
         ...
 
     def read_webhook(self, webhook: Webhook) -> list[Told]:

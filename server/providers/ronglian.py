@@ -27,6 +27,8 @@ import structlog
 from protocol.call import End, Evidence, HangupCause, Outcome, Progress, Status
 from protocol.phone_number import dialable
 from server.providers.provider import (
+    LEFT_OPEN,
+    UNREACHABLE,
     CallReference,
     Control,
     Heard,
@@ -72,6 +74,8 @@ BEIJING = ZoneInfo("Asia/Shanghai")
 
 DONE = "000000"
 
+REPLY = Reply(b"<Response><statuscode>000000</statuscode></Response>", "application/xml")
+
 NOBODY_KNOWS = {"160000"}
 """A "system error" says nothing of how far an order came."""
 
@@ -83,7 +87,8 @@ REFUSALS: dict[str, tuple[Refusal, str]] = {
     "111141": (Refusal.LINE, "the account does not exist"),
     "111181": (Refusal.LINE, "the application does not exist"),
 }
-"""Where a code is missing here, it is the line's fault: the vendor said that it failed, and its list is not public."""
+"""Where a code is missing here, it is the line's fault: the vendor said that it failed, and its list is not public. It
+may have failed after a telephone rang, so no other line is asked."""
 
 NO_CALL = "0" * 32
 """A callSid that no call has: to ask for its end proves the credentials, and ends nothing."""
@@ -268,11 +273,11 @@ class Ronglian:
         raise Unsupported("Ronglian has no function that transfers a call")
 
     async def look_up(self, call: CallReference) -> list[Told] | None:  # noqa: ARG002 - the face
-        """Raise Uncertain, always and at once: a call is known by what is pushed.
+        """Raise Unsupported, always and at once: a call is known by what is pushed.
 
         None would say that there is no such call, and an order that nobody answered would be taken for one never made.
         """
-        raise Uncertain("Ronglian tells nothing of a call when it is asked")
+        raise Unsupported("Ronglian tells nothing of a call when it is asked")
 
     def read_webhook(self, webhook: Webhook) -> list[Told]:
         """Read a record or an event of 鉴权, in JSON or XML. Raises WebhookRefused.
@@ -305,7 +310,7 @@ class Ronglian:
         """Return the answer to an event of 鉴权, without which the vendor refuses the call.
 
         A record may be answered by anything; an integration is known to answer this."""
-        return Reply(b"<Response><statuscode>000000</statuscode></Response>", "application/xml")
+        return REPLY
 
     async def recording_url(self, call: CallReference, name: str | None) -> str | None:  # noqa: ARG002 - the face
         """Return None: the URL is told once, with the record, to be fetched no sooner than 10 s after."""
@@ -320,7 +325,7 @@ class Ronglian:
         try:
             await self._ask(CALL_CANCEL, self._cancelling(NO_CALL))
         except PlacementRefused as refused:
-            if refused.code == "unreachable" or refused.code.startswith(CREDENTIALS):
+            if refused.code == UNREACHABLE or refused.code.startswith(CREDENTIALS):
                 raise
             code = refused.code
         latency_ms = round((time.monotonic() - begun) * 1000)
@@ -333,11 +338,14 @@ class Ronglian:
     def _fields(self, order: Order) -> dict[str, str]:
         """Return the body of an order. Raises PlacementRefused for what can be seen to fail."""
         if not order.seat.number:
-            raise PlacementRefused(Refusal.LINE, "no_seat", "the agent has no telephone number at this line")
+            raise PlacementRefused(
+                Refusal.SEAT, "no_seat", "the agent has no telephone number at this line", known=True
+            )
         if order.callee == order.seat.number:
-            raise PlacementRefused(Refusal.CALLEE, "callee_is_seat", "the agent's own telephone is busy with this call")
+            text = "the agent's own telephone is busy with this call"
+            raise PlacementRefused(Refusal.CALLEE, "callee_is_seat", text, known=True)
         if len(order.tag.encode()) > USER_DATA_BOUND:
-            raise PlacementRefused(Refusal.LINE, "user_data", "the tag is too long for Ronglian")
+            raise PlacementRefused(Refusal.LINE, "user_data", "the tag is too long for Ronglian", known=True)
         fields = {
             "from": self._number(order.seat.number),
             "to": self._number(order.callee),
@@ -380,7 +388,7 @@ class Ronglian:
                     if len(body) > ANSWER_BOUND:
                         raise Uncertain("Ronglian's answer is too large")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, Refused):
-            raise PlacementRefused(Refusal.LINE, "unreachable", "Ronglian cannot be reached") from None
+            raise PlacementRefused(Refusal.LINE, UNREACHABLE, "Ronglian cannot be reached", known=True) from None
         except (TimeoutError, aiohttp.ClientError, OSError):
             raise Uncertain("Ronglian did not answer") from None
         try:
@@ -388,10 +396,12 @@ class Ronglian:
         except _UNREADABLE:
             raise Uncertain(f"Ronglian's answer cannot be read (HTTP {response.status})") from None
         code = _word(answer.status_code, 32)
-        if not code or code in NOBODY_KNOWS:
+        listed = code in REFUSALS
+        if not code or code in NOBODY_KNOWS or (response.status in LEFT_OPEN and code != DONE and not listed):
             raise Uncertain(f"an error inside Ronglian ({code})")
         if code != DONE:
-            raise PlacementRefused(*_refusal(code))
+            refusal, text = REFUSALS.get(code, (Refusal.LINE, "Ronglian did not carry out the request"))
+            raise PlacementRefused(refusal, code, text, known=listed)
         return answer
 
     def _number(self, number: str) -> str:
@@ -550,11 +560,6 @@ def _without_query(said: Mapping[str, object]) -> dict[str, object]:
         name: told.partition("?")[0] if name == "recordurl" and isinstance(told, str) else told
         for name, told in said.items()
     }
-
-
-def _refusal(code: str) -> tuple[Refusal, str, str]:
-    refusal, text = REFUSALS.get(code, (Refusal.LINE, "Ronglian did not carry out the request"))
-    return refusal, code, text
 
 
 def _words(told: Iterable[_Word]) -> set[str]:

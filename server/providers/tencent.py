@@ -102,6 +102,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "InvalidParameter.IllegalPhoneNumber": Refusal.CALLEE,
     "InvalidParameter.InvalidPhoneNumber": Refusal.CALLEE,
     "FailedOperation.CallerOverFrequency": Refusal.THROTTLED,
+    "FailedOperation.NoCallOutNumber": Refusal.LINE,
     "LimitExceeded.BasePackageExpired": Refusal.LINE,
     "LimitExceeded.InsufficientLicense": Refusal.LINE,
     "LimitExceeded": Refusal.THROTTLED,
@@ -109,12 +110,31 @@ REFUSALS: Mapping[str, Refusal] = {
 }
 """By the vendor's code, else by what stands before its first point; what is not here concerns the line."""
 
-UNCLEAR = "InternalError"
-"""The family of errors after which nobody knows what was done."""
+AT_THE_DOOR = frozenset(
+    {
+        "AuthFailure",
+        "InvalidAction",
+        "InvalidParameter",
+        "InvalidParameterValue",
+        "IpInBlacklist",
+        "IpNotInWhitelist",
+        "MissingParameter",
+        "OperationDenied",
+        "UnauthorizedOperation",
+        "UnknownParameter",
+    }
+)
+"""The families of errors of a request that was not carried out for what it says, or for who sent it. Others that are
+not in REFUSALS, such as FailedOperation, say that it failed, and not how far it came: no other line is asked."""
+
+UNCLEAR = frozenset({"InternalError", "ResponseSizeLimitExceeded", "ServiceUnavailable"})
+"""The families of errors after which nobody knows what was done."""
 
 OVER = frozenset({"FailedOperation.SessionNotExists"})
 UNKNOWN = OVER | {"InvalidParameterValue.RecordNotExist", "ResourceNotFound"}
 """What says that a session is over, and what says that the vendor knows none; which it says to what, no page tells."""
+
+REPLY = Reply(b'{"ErrCode":0,"ErrMsg":""}', "application/json")
 
 DEADLINE = 10.0
 """Seconds for everything that one method asks."""
@@ -253,7 +273,8 @@ class Tencent:
     async def place(self, order: Order) -> Placed:
         """Have the agent's mobile rung, then the customer; how long each rings cannot be said."""
         if order.callee == order.seat.number:
-            raise PlacementRefused(Refusal.CALLEE, "CalleeIsSeat", "the agent's own telephone is busy with this call")
+            text = "the agent's own telephone is busy with this call"
+            raise PlacementRefused(Refusal.CALLEE, "CalleeIsSeat", text, known=True)
         callers = (order.caller,) if order.caller else self._settings.callers
         parameters: dict[str, object] = {
             "UserId": order.seat.id,
@@ -330,7 +351,7 @@ class Tencent:
 
     def reply(self) -> Reply:
         """Return the answer without which the vendor pushes three times more."""
-        return Reply(b'{"ErrCode":0,"ErrMsg":""}', "application/json")
+        return REPLY
 
     async def recording_url(self, call: CallReference, name: str | None) -> str | None:
         """Return a URL that is valid for 24 hours: of the recording with this id, else of the whole call."""
@@ -388,11 +409,12 @@ class Tencent:
         except VendorError as error:
             log.info("tencent refused", call=tag, action=action, code=error.code)
             family = error.code.partition(".")[0]
-            if family == UNCLEAR:
+            if family in UNCLEAR:
                 raise Uncertain(f"{action}: {error.code}") from None
-            refusal = REFUSALS.get(error.code) or REFUSALS.get(family, Refusal.LINE)
+            listed = REFUSALS.get(error.code) or REFUSALS.get(family)
+            known = listed is not None or family in AT_THE_DOOR
             text = error.text[:300].replace(self._secrets.secret_id, "***")
-            raise PlacementRefused(refusal, error.code, text) from None
+            raise PlacementRefused(listed or Refusal.LINE, error.code, text, known=known) from None
 
     async def _session(self, call: CallReference) -> list[Told] | None:
         answer: object = {}
@@ -456,14 +478,15 @@ def _told_by_session(session: _Session, call: CallReference, raw: bytes, now: da
     """Read a session that lives, or has just ended; when it did is not said, so it is when we asked."""
     session_id = call.provider_call_id or ""
     ringing, answered = _at(session.ring_timestamp), _at(session.accept_timestamp)
+    calling = Progress(Status.CALLING, _at(session.start_timestamp) or now, Evidence.IN_CALL_SERVICE)
+    begun = [_told(session_id, call.tag, calling, "calling", raw)]
     match session.session_status:
         case "seatJoining":  # the agent's mobile rings; times that are told now would be the agent's
-            begun = Progress(Status.CALLING, _at(session.start_timestamp) or now, Evidence.IN_CALL_SERVICE)
-            return [_told(session_id, call.tag, begun, "calling", raw)]
+            return begun
         case "ringing":
-            told = _reached(session_id, call.tag, ringing, None, Evidence.IN_CALL_SERVICE, raw)
+            return _reached(session_id, call.tag, ringing, None, Evidence.IN_CALL_SERVICE, raw) or begun
         case "inProgress":
-            told = _reached(session_id, call.tag, ringing, answered, Evidence.IN_CALL_SERVICE, raw)
+            return _reached(session_id, call.tag, ringing, answered, Evidence.IN_CALL_SERVICE, raw) or begun
         case "finished":
             told = _reached(session_id, call.tag, ringing, answered, Evidence.IN_CALL_SERVICE, raw)
             end = End(
@@ -506,7 +529,7 @@ def _told_by_record(cdr: _Cdr, raw: bytes, *, otherwise: datetime) -> list[Told]
         has_recording=True if cdr.url else None,
     )
     told = _reached(cdr.session_id, cdr.tag, ringing, answered, Evidence.PROVIDER_RECORD, raw)
-    told.append(_told(cdr.session_id, cdr.tag, end, "ended", raw))
+    told.append(_told(cdr.session_id, cdr.tag, end, "ended and recorded" if end.has_recording else "ended", raw))
     if cdr.url:
         told.append(_told(cdr.session_id, cdr.tag, Recording(cdr.url, cdr.record_id), "recording", raw))
     return told

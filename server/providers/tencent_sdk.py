@@ -71,9 +71,11 @@ class Sdk:
                 raise Uncertain(f"{action} was answered with an error of HTTP") from None
             raise VendorError(str(error.code), str(error.message)) from None
         except (ClientConnectorError, NoConnection) as error:
-            raise PlacementRefused(Refusal.LINE, type(error).__name__, "the provider cannot be reached") from None
+            raise PlacementRefused(
+                Refusal.LINE, type(error).__name__, "the provider cannot be reached", known=True
+            ) from None
         except Refused as refused:
-            raise PlacementRefused(Refusal.LINE, "EndpointRefused", str(refused)) from None
+            raise PlacementRefused(Refusal.LINE, "EndpointRefused", str(refused), known=True) from None
         except (ClientError, TimeoutError, OSError) as error:
             raise Uncertain(f"{action} was not answered: {type(error).__name__}") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from server.providers.provider import PlacementRefused, Refusal, Uncertain
+from server.providers.provider import LEFT_OPEN, UNREACHABLE, PlacementRefused, Refusal, Uncertain
 from server.ssrf import Refused
 
 CONNECT = 5.0
@@ -24,6 +24,9 @@ ANSWER_BOUND = 1024 * 1024
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What is raised for bytes that are not what they should be."""
+
+AT_THE_DOOR = frozenset({401, 429})
+"""HTTP statuses of a request that was not looked into (RFC 9110, 6585)."""
 
 UNCLEAR = ("系统异常", "系统错误", "系统繁忙", "内部错误", "超时", "internal", "exception", "timeout", "timed out")
 """Words of an error after which nobody knows what was done."""
@@ -59,7 +62,7 @@ async def exchange(
                     raise Uncertain("Tianrun's answer is too large")
             return response.status, bytes(content)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, Refused):
-        raise PlacementRefused(Refusal.LINE, "unreachable", "Tianrun cannot be reached") from None
+        raise PlacementRefused(Refusal.LINE, UNREACHABLE, "Tianrun cannot be reached", known=True) from None
     except (TimeoutError, aiohttp.ClientError, OSError):
         raise Uncertain("Tianrun did not answer") from None
 
@@ -67,15 +70,17 @@ async def exchange(
 def refused(status: int, code: str, text: str, known: Refusal | None = None) -> PlacementRefused | Uncertain:
     """Return what an error means: by `known` where the code tells, else by the HTTP status and by words.
 
-    What the vendor wrote is told on without what may be a number or a signature."""
+    Words are nobody's table: what they refuse is not known to be refused before anything rang. What the vendor wrote is
+    told on without what may be a number or a signature."""
     code = _printable(code, 64) or f"http_{status}"
     said = f"{code} {text}".lower()
-    if status >= 500 or (known is None and any(word in said for word in UNCLEAR)):
+    if status in LEFT_OPEN or (known is None and any(word in said for word in UNCLEAR)):
         return Uncertain(f"an error inside Tianrun ({code})")
     by_words = (meaning for meaning, words in MEANINGS if any(word in said for word in words))
     refusal = known or (Refusal.THROTTLED if status == 429 else next(by_words, Refusal.LINE))
     kept = re.sub(r"\d{7,}|[0-9A-Za-z+/=_-]{20,}", "…", _printable(text, 200))
-    return PlacementRefused(refusal, code, kept or "Tianrun did not carry out the request")
+    listed = known is not None or status in AT_THE_DOOR
+    return PlacementRefused(refusal, code, kept or "Tianrun did not carry out the request", known=listed)
 
 
 def says_not_found(answer: PlacementRefused) -> bool:

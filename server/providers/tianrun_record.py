@@ -100,13 +100,14 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def told_by_record(record: CallRecord, statuses: Mapping[str, Ending], raw: bytes) -> list[Told]:
-    """Return what a record says: the call's end, and its recording. A record without an end moves nothing."""
+    """Return what a record says: the call's end, and its recording. A record without an end says no more than that the
+    order was taken."""
     said = [
         f"{name} {word}"
         for name, word in (("status", record.status), ("sip", record.sip_cause), ("end", record.end_reason))
         if word
     ]
-    event: End | Heard = Heard("a call record without an end")
+    event: End | Progress = Progress(Status.CALLING, datetime.now(UTC), Evidence.IN_CALL_SERVICE)
     if record.ended_at is not None:
         outcome, cause = _ending(record, statuses)
         event = End(

@@ -92,6 +92,7 @@ CREATE TABLE test_number (
 -- ---------- who may not be called ------------------------------------------------------------------------------------
 
 CREATE TABLE do_not_call (
+    id text PRIMARY KEY,  -- by which it is named, since a number has no place in a URL
     tenant_id text NOT NULL REFERENCES tenant,
     phone text NOT NULL,
     reason text NOT NULL DEFAULT '',
@@ -99,13 +100,14 @@ CREATE TABLE do_not_call (
     created_by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz,
-    PRIMARY KEY (tenant_id, phone)
+    UNIQUE (tenant_id, phone)
 );
+CREATE INDEX do_not_call_newest ON do_not_call (tenant_id, id);
 
 ALTER TABLE tenant
     ADD COLUMN calls_enabled boolean NOT NULL DEFAULT true,  -- the switch that turns all calling off
-    ADD COLUMN calling_from time NOT NULL DEFAULT '08:00',
-    ADD COLUMN calling_to time NOT NULL DEFAULT '21:00',
+    ADD COLUMN calling_from time NOT NULL DEFAULT '08:00',  -- by the tenant's own clock
+    ADD COLUMN calling_to time NOT NULL DEFAULT '21:00',  -- '24:00' is the end of the day
     ADD CHECK (calling_from < calling_to);
 
 -- ---------- extensions -----------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ CREATE TABLE extension (
     CHECK ((status = 'in_use') = (call_id IS NOT NULL))
 );
 CREATE INDEX extension_free ON extension (line_id, last_used_at NULLS FIRST, number) WHERE status = 'available';
-CREATE INDEX extension_lease ON extension (lease_until) WHERE status = 'in_use';
+CREATE INDEX extension_lease ON extension (line_id, lease_until) WHERE status = 'in_use';
 CREATE UNIQUE INDEX extension_call ON extension (call_id) WHERE call_id IS NOT NULL;
 
 -- ---------- attempts at a provider -----------------------------------------------------------------------------------
@@ -157,13 +159,15 @@ CREATE TABLE attempt (
     sent_at timestamptz,
     next_look_at timestamptz,
     looks integer NOT NULL DEFAULT 0,
-    recording_asked boolean NOT NULL DEFAULT false,
+    hinted_at timestamptz,  -- when a look-up is, or was, that a word of the provider's brought forward
+    controls text[] NOT NULL DEFAULT '{}',  -- what the provider can do to the call while it lasts
+    called_off_at timestamptz,  -- somebody hung up: no attempt at another line follows
     PRIMARY KEY (call_id, n),
     FOREIGN KEY (tenant_id, line_id) REFERENCES call_line (tenant_id, id)
 );
-CREATE INDEX attempt_look ON attempt (next_look_at) WHERE next_look_at IS NOT NULL;
+CREATE INDEX attempt_look ON attempt (line_id, next_look_at) WHERE next_look_at IS NOT NULL;
 CREATE INDEX attempt_unsent ON attempt (expires_at) WHERE state = 'committed';
-CREATE UNIQUE INDEX attempt_provider_call ON attempt (line_id, provider_call_id) WHERE provider_call_id IS NOT NULL;
+CREATE UNIQUE INDEX attempt_provider_call ON attempt (provider_call_id, line_id) WHERE provider_call_id IS NOT NULL;
 CREATE INDEX call_live_line ON call (line_id) WHERE ended_at IS NULL AND line_id IS NOT NULL;
 
 -- ---------- what providers say ---------------------------------------------------------------------------------------
@@ -182,25 +186,26 @@ CREATE TABLE webhook_inbox (
     state text NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'applied', 'refused', 'failed')),
     tries integer NOT NULL DEFAULT 0,
     next_at timestamptz DEFAULT now(),
+    asks boolean NOT NULL DEFAULT false,  -- what it tells is applied; for a recording that it names its provider is asked
     problem text,
     UNIQUE (line_id, once)
 );
-CREATE INDEX webhook_inbox_due ON webhook_inbox (next_at) WHERE state = 'new';
+CREATE INDEX webhook_inbox_due ON webhook_inbox (line_id, next_at) WHERE state = 'new';
 CREATE INDEX webhook_inbox_age ON webhook_inbox (received_at) WHERE state <> 'new';
 
 INSERT INTO role_permission (role, permission)
 SELECT role, unnest(permissions) FROM (VALUES
-    ('tenant_admin', '{lines.read,lines.manage}'::text[]),
-    ('operator', '{lines.read,lines.manage}'),
-    ('supervisor', '{lines.read}'),
-    ('agent', '{lines.read}'),
-    ('viewer', '{lines.read}'),
-    ('auditor', '{lines.read}')
+    ('tenant_admin', '{lines.read,lines.manage,lines.reveal,do_not_call.read,do_not_call.add,do_not_call.manage,extensions.manage}'::text[]),
+    ('operator', '{lines.read,lines.manage,do_not_call.read,do_not_call.add,do_not_call.manage,extensions.manage}'),
+    ('supervisor', '{lines.read,do_not_call.read,do_not_call.add}'),
+    ('agent', '{lines.read,do_not_call.read,do_not_call.add}'),
+    ('viewer', '{lines.read,do_not_call.read}'),
+    ('auditor', '{lines.read,do_not_call.read}')
 ) AS granted (role, permissions);
 
 -- migrate:down
 
-DELETE FROM role_permission WHERE permission LIKE 'lines.%';
+DELETE FROM role_permission WHERE permission LIKE 'lines.%' OR permission LIKE 'do\_not\_call.%' OR permission = 'extensions.manage';
 DROP TABLE webhook_inbox, attempt, extension, do_not_call, test_number, line_day, line_seat, call_line;
 DROP INDEX call_live_line;
 ALTER TABLE tenant DROP COLUMN calls_enabled, DROP COLUMN calling_from, DROP COLUMN calling_to;

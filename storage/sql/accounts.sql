@@ -8,14 +8,16 @@ RETURNING id;
 -- name: tenant
 -- One tenant with its configuration.
 SELECT id, code, name, timezone, region, status, call_results, call_intentions, recording_enabled, recording_notice,
-    recording_days, created_at
+    recording_days, calls_enabled, to_char(calling_from, 'HH24:MI') AS calling_from,
+    to_char(calling_to, 'HH24:MI') AS calling_to, created_at
 FROM tenant
 WHERE id = $1;
 
 -- name: lock_tenant
 -- Let nobody else change the tenant or decide who is its last admin before this transaction ends.
 SELECT id, code, name, timezone, region, status, call_results, call_intentions, recording_enabled, recording_notice,
-    recording_days, created_at
+    recording_days, calls_enabled, to_char(calling_from, 'HH24:MI') AS calling_from,
+    to_char(calling_to, 'HH24:MI') AS calling_to, created_at
 FROM tenant
 WHERE id = $1
 FOR NO KEY UPDATE;
@@ -29,7 +31,8 @@ WHERE $1::text IS NULL OR strpos(code, lower($1)) > 0 OR strpos(lower(name), low
 -- name: tenants
 -- One page of the tenants a search finds, by code.
 SELECT id, code, name, timezone, region, status, call_results, call_intentions, recording_enabled, recording_notice,
-    recording_days, created_at
+    recording_days, calls_enabled, to_char(calling_from, 'HH24:MI') AS calling_from,
+    to_char(calling_to, 'HH24:MI') AS calling_to, created_at
 FROM tenant
 WHERE $1::text IS NULL OR strpos(code, lower($1)) > 0 OR strpos(lower(name), lower($1)) > 0
 ORDER BY code
@@ -43,7 +46,8 @@ SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1);
 -- Write what a tenant's own configuration and the installation say of it.
 UPDATE tenant
 SET name = $2, timezone = $3, status = $4, call_results = $5, call_intentions = $6, recording_enabled = $7,
-    recording_notice = $8, recording_days = $9, updated_at = now()
+    recording_notice = $8, recording_days = $9, calls_enabled = $10, calling_from = $11::text::time,
+    calling_to = $12::text::time, updated_at = now()
 WHERE id = $1;
 
 -- name: create_team

@@ -1,7 +1,9 @@
 -- name: context
 -- What a dial for this agent needs to know; a row for each of the agent's phones, or one without a phone.
 SELECT u.team_id, u.call_method, u.default_device_id, u.default_line_id, u.disabled_at IS NOT NULL AS disabled, t.region,
-    t.recording_enabled, t.recording_notice, clock_timestamp() AS now,
+    t.recording_enabled, t.recording_notice, clock_timestamp() AS now, t.calls_enabled,
+    to_char(t.calling_from, 'HH24:MI') AS calling_from, to_char(t.calling_to, 'HH24:MI') AS calling_to,
+    to_char(clock_timestamp() AT TIME ZONE t.timezone, 'HH24:MI') AS local,
     d.id AS device_id, d.hardware_id, d.online_status, d.handset_busy, d.capabilities,
     EXISTS (SELECT FROM call c WHERE c.device_id = d.id AND c.ended_at IS NULL) AS on_call
 FROM app_user u
@@ -60,13 +62,17 @@ SELECT c.id, c.tenant_id, c.user_id, c.device_id, c.version, c.customer_phone, c
     EXISTS (SELECT FROM call_event e WHERE e.call_id = c.id AND e.message_id = $3) AS seen,
     NOT EXISTS (
         SELECT FROM command o WHERE o.call_id = c.id AND o.type = 'DIAL_COMMAND' AND o.acked_at IS NOT NULL
-    ) AS never_acked
+    ) AND NOT EXISTS (
+        SELECT FROM attempt a WHERE a.call_id = c.id AND a.state NOT IN ('committed', 'over')
+    ) AS never_given,
+    (SELECT max(a.n) FROM attempt a WHERE a.call_id = c.id) AS attempt
 FROM call c LEFT JOIN device d ON d.id = c.device_id
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: change
 -- Move a call by compare-and-set on its version, note why, stop what is overtaken, and tell its agent, in this order of
--- locks: call, command, agent. No row means that somebody else moved the call first.
+-- locks: call, command, extension, agent. No row means that somebody else moved the call first. An extension is free with the end
+-- that its provider tells, or where no order was ever taken; who ends a call for want of knowledge does not free it.
 WITH moved AS (
     UPDATE call
     SET version = version + 1, status = $4, dialing_at = $5, ringing_at = $6, connected_at = $7, connected_evidence = $8,
@@ -87,10 +93,17 @@ overtaken AS (
     FROM moved
     WHERE c.call_id = moved.id AND c.next_send_at IS NOT NULL AND (c.type = 'DIAL_COMMAND' OR $4 = 'ended')
     RETURNING c.id
+),
+freed AS (
+    UPDATE extension e SET status = 'available', user_id = NULL, call_id = NULL, lease_until = NULL
+    FROM moved
+    WHERE $4 = 'ended' AND e.call_id = moved.id AND ($11 = 'provider' OR NOT EXISTS (
+        SELECT FROM attempt a WHERE a.call_id = moved.id AND a.state NOT IN ('refused', 'over')))
+    RETURNING e.id
 )
 SELECT m.user_id, o.overtaken, emit(m.user_id, $24, $25::text::json) AS seq,
     ARRAY(SELECT n.node FROM agent_node n WHERE n.user_id = m.user_id) AS nodes
-FROM moved m CROSS JOIN (SELECT count(*) AS overtaken FROM overtaken) o;
+FROM moved m CROSS JOIN (SELECT count(*) AS overtaken FROM overtaken) o CROSS JOIN (SELECT count(*) FROM freed) f;
 
 -- name: note
 -- Record a report that changed nothing; a repeat of it is nothing at all.

@@ -107,7 +107,7 @@ SELECT l.id, l.name, l.provider, l.status, l.priority, l.weight, l.health, l.fai
     (SELECT count(*) FROM call c WHERE c.line_id = l.id AND c.tenant_id = $1 AND c.ended_at IS NULL) AS concurrent,
     l.max_concurrent, coalesce(d.attempts, 0) AS today, l.daily_limit, today.day, l.window_start, l.window_end, s.seat_id,
     s.number, l.call_timeout, l.case_types, l.tags, l.extension_policy,
-    l.provider = 'infinity' OR (l.provider = 'custom' AND EXISTS (
+    (l.provider = 'infinity' AND coalesce(s.seat_id, '') = '') OR (l.provider = 'custom' AND EXISTS (
         SELECT FROM extension e WHERE e.line_id = l.id AND e.tenant_id = $1)) AS needs_extension
 FROM tenant t
 CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE t.timezone)::date AS day) today
@@ -124,6 +124,24 @@ SELECT (now() AT TIME ZONE timezone)::time FROM tenant WHERE id = $1;
 -- name: is_test_number
 -- Whether a line under test may dial a number.
 SELECT EXISTS (SELECT FROM test_number WHERE tenant_id = $1 AND phone = $2);
+
+-- name: trial_numbers
+-- Which numbers a line under test may dial.
+SELECT phone, note FROM test_number WHERE tenant_id = $1 ORDER BY phone COLLATE "C";
+
+-- name: lock_trial_numbers
+-- Let nobody else replace them before this transaction ends.
+SELECT FROM tenant WHERE id = $1 FOR NO KEY UPDATE;
+
+-- name: drop_trial_numbers
+-- Lines under test dial these, and no other, any more.
+DELETE FROM test_number WHERE tenant_id = $1 AND phone <> ALL ($2::text[]);
+
+-- name: put_trial_numbers
+-- Lines under test may dial these.
+INSERT INTO test_number (tenant_id, phone, note, created_by)
+SELECT $1, new.phone, new.note, $4 FROM unnest($2::text[], $3::text[]) AS new (phone, note)
+ON CONFLICT (tenant_id, phone) DO UPDATE SET note = excluded.note;
 
 -- name: room
 -- How much of a line, which is locked, is free.

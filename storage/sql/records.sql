@@ -5,8 +5,17 @@ FROM tenant
 WHERE id = $1;
 
 -- name: get
--- One call within reach, with the talk seconds of one that is going on.
-SELECT c.*, u.name AS user_name, floor(extract(epoch FROM now() - c.connected_at))::integer AS talking
+-- One call within reach, with the talk seconds of one that is going on, and what can be done to it now.
+SELECT c.*, u.name AS user_name, floor(extract(epoch FROM now() - c.connected_at))::integer AS talking,
+    CASE
+        WHEN c.ended_at IS NOT NULL THEN '{}'
+        WHEN c.device_id IS NULL THEN coalesce((
+            SELECT a.controls FROM attempt a WHERE a.tenant_id = $1 AND a.call_id = c.id ORDER BY a.n DESC LIMIT 1), '{}')
+        WHEN c.status = 'pending' OR (
+            SELECT d.capabilities @> '{"hangUp": true}' FROM device d WHERE d.tenant_id = $1 AND d.id = c.device_id
+        ) THEN '{hang_up}'
+        ELSE '{}'::text[]
+    END AS controls
 FROM call c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
 WHERE c.tenant_id = $1 AND c.id = $5

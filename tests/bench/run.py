@@ -1,8 +1,9 @@
-"""Benchmarks: what a dial costs from click to phone, an idle session, and an upload. `make bench` runs all.
+"""Benchmarks: what a dial costs from click to phone, an idle session, an upload, a console. `make bench` runs all.
 
     python tests/bench/run.py dial --pairs 64 --rate 200 --seconds 10
     python tests/bench/run.py sessions --count 10000
     python tests/bench/run.py recordings
+    python tests/bench/run.py channels --rate 100 --seconds 30
 
 Everything is real and on this machine: PostgreSQL with fsync, Valkey, SeaweedFS, two web nodes, a worker, and clients
 in this process, which share its cores with the servers. Latency is told from the moment a dial was *due* (open loop).
@@ -20,6 +21,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.bench.channels import measure_channels
 from tests.bench.dials import measure_dials
 from tests.bench.recordings import measure_beside_dials, measure_one
 from tests.bench.sessions import measure_sessions
@@ -44,6 +46,15 @@ def dial(pairs: int, rate: int, seconds: int) -> None:
 def sessions(count: int) -> None:
     """Sessions: phones online on one node; how fast they come and what each costs."""
     _run(measure_sessions(count))
+
+
+@main.command()
+@click.option("--count", default=100, show_default=True, help="Channels.")
+@click.option("--rate", default=100, show_default=True, help="Requests a second.")
+@click.option("--seconds", default=30, show_default=True)
+def channels(count: int, rate: int, seconds: int) -> None:
+    """Channels: seed 000's API, read and changed as a console does."""
+    _run(measure_channels(count, rate, seconds))
 
 
 @main.command()

@@ -94,6 +94,7 @@ class AliyunCloud:
         self.other_records: list[dict[str, Any]] = []
         self.released: list[str] = []
         self.answers: dict[str, web.Response] = {}
+        self.held: dict[str, asyncio.Event] = {}
         self.recording_lives = 86400
         self.audio = make_audio("wav", 1.0)
         self._mode = mode
@@ -211,6 +212,8 @@ class AliyunCloud:
             action = await self._verified(request)
             asked = dict(request.query)
             self.asked.append((action, asked))
+            if action in self.held:
+                await self.held[action].wait()
             if action in self.answers:
                 return self.answers.pop(action)
             if asked.get("InstanceId") != INSTANCE:

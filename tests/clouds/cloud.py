@@ -37,6 +37,9 @@ class Cloud(Protocol):
     url: str
     """The base URL to put into the settings."""
 
+    audio: bytes
+    """The recording of every call that was answered."""
+
     placed: list[PlacedCall]
     """Orders taken, in order."""
 

@@ -18,10 +18,11 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
+from tests.audio_files import make_audio
 from tests.clouds.cloud import How, PlacedCall, Sequence, Story, WebhookRequestSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "providers" / "custom.md"
-AUDIO = b"RIFF, and then the sound of a call"
+AUDIO = make_audio("mp3", 1.0)
 TALKED = 42
 BEIJING = ZoneInfo("Asia/Shanghai")
 
@@ -44,6 +45,7 @@ class _Vendor:
 
     def __init__(self) -> None:
         self.url = ""
+        self.audio = AUDIO
         self.placed: list[PlacedCall] = []
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         self._next: tuple[How, str | None] = ("normal", None)

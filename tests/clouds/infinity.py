@@ -12,12 +12,13 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
+from tests.audio_files import make_audio
 from tests.clouds.cloud import How, PlacedCall, Sequence, Story, WebhookRequestSpec
 
 APP_ID = "app-not-real"
 ACCESS_KEY = "access-key-not-real"
 COMPANY = "20000105"
-AUDIO = b"RIFF, and then the sound of a call"
+AUDIO = make_audio("mp3", 1.0)
 
 WAITED, TALKED = 8, 42
 """Seconds of a call that is answered."""
@@ -67,12 +68,15 @@ class InfinityCloud:
 
     def __init__(self, api: Literal["form", "json"]) -> None:
         self.url = ""
+        self.audio = AUDIO
         self.placed: list[PlacedCall] = []
         self.orders: list[Mapping[str, str]] = []
         self.asked: list[str] = []
         self.bills: list[dict[str, Any]] = []
         self.states: dict[str, dict[str, Any]] = {}
         self.filters_tags = True
+        self.rings_extensions = False
+        self.collisions: list[str] = []
         self.hold_logins: asyncio.Event | None = None
         self.recordings: set[str] = set()
         self.zone = ZoneInfo("Asia/Shanghai")
@@ -117,6 +121,8 @@ class InfinityCloud:
     def record(self, tag: str, story: Story) -> dict[str, Any]:
         """The record of a call that has just ended."""
         call = next(call for call in self.placed if call.tag == tag)
+        if self.rings_extensions:
+            del self.states[call.seat]
         answered = story == "answered"
         ended = datetime.now(UTC).replace(microsecond=0)
         answer = ended - timedelta(seconds=TALKED)
@@ -232,7 +238,13 @@ class InfinityCloud:
     async def _call(self, request: web.Request, fields: Mapping[str, str]) -> web.StreamResponse:
         (how, code), self._next = self._next, ("normal", None)
         if how == "refuse":
-            return _error(code or "1003")
+            return _error(code or "1002")
+        if self.rings_extensions:  # it is busy from an order to the record of its call
+            extension = fields["extnumber"]
+            if extension in self.states:
+                self.collisions.append(extension)
+                return _error("1204")
+            self.states[extension] = in_state(extension, 1204, callee=fields["destnumber"])
         self.orders.append(fields)
         self.placed.append(PlacedCall(fields["customuuid"], fields["destnumber"], fields["extnumber"]))
         match how:

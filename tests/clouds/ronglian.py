@@ -18,13 +18,14 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
+from tests.audio_files import make_audio
 from tests.clouds.cloud import How, PlacedCall, Sequence, Story, WebhookRequestSpec
 
 APP_ID = "8a48b551000000000000000000000000"
 SUB_SID = "5ub51d00000000000000000000000000"
 SUB_TOKEN = "sub-token-not-real"
 CALLBACK_URL = "https://dialdesk.example/webhooks/ronglian/secret-not-real"
-AUDIO = b"RIFF, and then the sound of a call"
+AUDIO = make_audio("wav", 1.0)
 
 WAITED, TALKED = 8, 42
 """Seconds of a call that is answered."""
@@ -44,6 +45,7 @@ class RonglianCloud:
 
     def __init__(self, pushes: Literal["json", "xml"] = "json", *, asks_first: bool = False) -> None:
         self.url = ""
+        self.audio = AUDIO
         self.placed: list[PlacedCall] = []
         self.orders: list[Mapping[str, str]] = []
         self.cancelled: list[Mapping[str, str]] = []

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from aiohttp import web
 
+from tests.audio_files import make_audio
 from tests.clouds.cloud import How, PlacedCall, Story, WebhookRequestSpec
 
 APPLICATION = 1400000000
@@ -23,7 +24,7 @@ SECRET_KEY = "secret-key-not-real"
 PUSH_USER, PUSH_PASSWORD = "tccc", "push-password-not-real"
 T = TypeVar("T")
 
-AUDIO = b"RIFF, and then the sound of a call"
+AUDIO = make_audio("mp3", 1.0)
 
 WAITED, TALKED = 8, 42
 """Seconds of a call that is answered."""
@@ -111,12 +112,14 @@ class TencentCloud:
 
     def __init__(self) -> None:
         self.url = ""
+        self.audio = AUDIO
         self.placed: list[PlacedCall] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.heads: list[Mapping[str, str]] = []
         self.sessions: dict[str, dict[str, Any]] = {}
         self.cdrs: list[dict[str, Any]] = []
         self.answers: dict[str, web.Response] = {}
+        self.held: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, str] = {}
         self.expired = False
         self._next: tuple[How, str | None] = ("normal", None)
@@ -232,6 +235,8 @@ class TencentCloud:
         try:
             self._verify(request, body)
             self.asked.append((action, json.loads(body)))
+            if action in self.held:
+                await self.held[action].wait()
             if action in self.answers:
                 return self.answers[action]
             if action in self.refusals:

@@ -13,12 +13,13 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from tests.audio_files import make_audio
 from tests.clouds.cloud import How, PlacedCall, Sequence, Story, WebhookRequestSpec
 
 KEY_ID = "key-not-real"
 SECRET = "secret-not-real"
 ENTERPRISE = "7000002"
-AUDIO = b"ID3, and then the sound of a call"
+AUDIO = make_audio("mp3", 1.0)
 
 WAITED, TALKED = 8, 42
 """Seconds of a call that is answered."""
@@ -40,6 +41,7 @@ class TianrunCloud:
 
     def __init__(self, platform: Platform) -> None:
         self.url = ""
+        self.audio = AUDIO
         self.placed: list[PlacedCall] = []
         self.asked: list[str] = []
         self.said: list[Mapping[str, Any]] = []

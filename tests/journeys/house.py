@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 
 from clients.agent import AgentClient
 from clients.behaviour import Behaviour, answers
@@ -176,6 +177,7 @@ class House:
             **{name: value for name, value in os.environ.items() if name.startswith(("COV", "COVERAGE"))},
         }
         self.balancer = Balancer()
+        self.processes: list[Process] = []
         self.password = ""
 
     async def open(self) -> None:
@@ -184,6 +186,9 @@ class House:
         self.password, self._password_hash = Passwords.generate()
         async with open_database(self.database_url) as database, database.transaction() as connection:
             self.tenant_id = await accounts.create_tenant(connection, ACTOR, code="house", name="House")
+            usual = await accounts.get_tenant(connection, self.tenant_id, lock=True)
+            at_any_hour = msgspec.structs.replace(usual, calling_from="00:00", calling_to="24:00")
+            await accounts.change_tenant(connection, ACTOR, usual, at_any_hour, "update")
 
     async def node(self, **settings: str) -> Process:
         """Start a web node; phones reach it through the balancer."""
@@ -268,6 +273,7 @@ class House:
     async def _started(self, command: str, **settings: str) -> Process:
         environ = {**self._environ, "PORT": str(free_port()), **settings}
         process = Process(command, environ)
+        self.processes.append(process)
         self._stack.push_async_callback(process.stop)
         await process.start()
         return process

@@ -309,6 +309,38 @@ def test_the_truth_is_taken_after_the_reaper_gave_the_call_up() -> None:
     )
 
 
+@pytest.mark.parametrize("outcome", [Outcome.MISSED, Outcome.BUSY, Outcome.REJECTED, Outcome.FAILED, Outcome.CANCELLED])
+@pytest.mark.parametrize("ended_before", [False, True])
+def test_an_answer_that_was_none_is_forgotten(outcome: Outcome, ended_before: bool) -> None:
+    """A live signal took the agent's telephone, or a voice from the network, for the customer; the record knows."""
+    call = moved(call_at(Status.PENDING), Progress(Status.CALLING, after(5)))
+    call = moved(call, Progress(Status.CONNECTED, after(20), Evidence.IN_CALL_SERVICE))
+    if ended_before:
+        call = moved(call, End(outcome=Outcome.CONNECTED, at=after(30), by="phone", evidence=Evidence.IN_CALL_SERVICE))
+    record = End(outcome=outcome, at=after(15), by="provider", evidence=Evidence.PROVIDER_RECORD)
+    call = moved(call, record)
+
+    assert (None, None, 0) == (call.connected_at, call.connected_evidence, call.duration)
+    assert after(15) == call.ended_at
+
+
+@pytest.mark.parametrize(
+    ("outcome", "evidence"),
+    [
+        (Outcome.UNKNOWN, Evidence.SERVER),
+        (Outcome.MISSED, Evidence.ASSUMED),
+        (Outcome.MISSED, Evidence.IN_CALL_SERVICE),
+        (Outcome.UNKNOWN, Evidence.PROVIDER_RECORD),
+    ],
+)
+def test_an_answer_stands_against_who_knows_no_better(outcome: Outcome, evidence: Evidence) -> None:
+    """Who gives a call up, or assumes, or says that he does not know, takes nothing back."""
+    call = moved(call_at(Status.RINGING), Progress(Status.CONNECTED, after(20), Evidence.IN_CALL_SERVICE))
+    call = moved(call, End(outcome=outcome, at=after(30), by="provider", evidence=evidence))
+
+    assert after(20) == call.connected_at
+
+
 def test_a_stronger_account_leaves_what_it_does_not_speak_of() -> None:
     """A record that says nothing of cause and recording keeps what the weaker account said of them."""
     assumed = End(

@@ -15,10 +15,13 @@ from server.config import Config, master_keys
 from server.http import ANYONE, PHONE, Endpoint
 from server.passwords import Passwords
 from server.tokens import AccessTokens, Claims, Listener, PlayTokens, digest, new_api_key, new_token
-from storage import accounts, audit, credentials, devices, hooks, lines, recordings, uploads
+from storage import accounts, audit, credentials, devices, do_not_call, extensions, hooks, lines, recordings, uploads
+from storage.accounts import Page
 from storage.audit import Actor
 from storage.database import Connection, Database
 from storage.devices import Handset
+from storage.do_not_call import NewEntry
+from storage.extensions import ExtensionSearch
 from storage.folder import open_folder
 from storage.lines import SeatAt, Setup
 from storage.tenant_keys import TenantKeys
@@ -70,8 +73,10 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     upload_id: str
     line_id: str
     line_token: str
+    extension_id: str
     hook_id: str
     delivery_id: str
+    entry_id: str
     play_token: str
     words: frozenset[str]
     admin: Person
@@ -197,11 +202,14 @@ class Town:
                 calls,
                 tenant_id,
             )
+            listed = NewEntry(phone="+8613800138009")
+            builder = msgspec.structs.replace(BUILDER, tenant_id=tenant_id)
+            entry_id = (await do_not_call.add(connection, builder, tenant_id, listed, "api")).id
             bind_token = new_token("ddb")
             await devices.make_token(
                 connection, tenant_id, admin_id, admin_id, digest(bind_token), digest(f"typed {bind_token}"), 3600
             )
-        line_id, line_token = await self.line(tenant_id, code, agent_id)
+        line_id, line_token, extension_id = await self.line(tenant_id, code, agent_id)
         hook_id, delivery_id = await self.hook(tenant_id, code, admin_id)
         await self.recording(tenant_id, busy_id, calls[1])
         upload_id = await self.upload(tenant_id, busy_id, calls[2])
@@ -223,8 +231,10 @@ class Town:
             upload_id=upload_id,
             line_id=line_id,
             line_token=line_token,
+            extension_id=extension_id,
             hook_id=hook_id,
             delivery_id=delivery_id,
+            entry_id=entry_id,
             play_token=self._links.mint(Listener(tenant_id, calls[1])),
             words=frozenset(
                 {
@@ -240,7 +250,7 @@ class Town:
                         reference,
                         order_id,
                     ),
-                    *(external_id, key_id, upload_id, line_id, hook_id, delivery_id),
+                    *(external_id, key_id, upload_id, line_id, extension_id, hook_id, delivery_id, entry_id),
                     *(f"{code} {what}" for what in ("Ltd", "team", "customer", "note", "line", "hook")),
                 }
             ),
@@ -273,8 +283,9 @@ class Town:
         await audit.record(connection, actor, "bind", "device", bound.id, after={"userId": user_id})
         return bound.id, Person("phone", {"authorization": f"Bearer {token}", "x-device-id": hardware_id})
 
-    async def line(self, tenant_id: str, code: str, agent_id: str) -> tuple[str, str]:
-        """Set up a line at a provider that nobody serves, with a seat of the agent: its id and its token."""
+    async def line(self, tenant_id: str, code: str, agent_id: str) -> tuple[str, str, str]:
+        """Set up a line at a provider that nobody serves, with a seat of the agent and two extensions, one of them
+        lent to it: the ids of line and token, and of the extension that is free."""
         keys, actor = (
             TenantKeys(Vault(master_keys(self._config))),
             msgspec.structs.replace(BUILDER, tenant_id=tenant_id),
@@ -286,7 +297,11 @@ class Town:
             seat = SeatAt(seat_id=f"{code} seat", number="")
             await lines.put_seat(connection, actor, tenant_id, line_id, agent_id, seat)
             account = await lines.open_secrets(connection, keys, tenant_id, line_id)
-        return line_id, account.token
+            await extensions.add(connection, actor, tenant_id, line_id, [f"{code}-8001", f"{code}-8002"])
+            await extensions.lease(connection, tenant_id, line_id, agent_id, new_call_id(), datetime.now(UTC))
+            free = ExtensionSearch(line_id=line_id, status="available")
+            _, (extension,) = await extensions.search(connection, tenant_id, free, Page(1, 10))
+        return line_id, account.token, extension.id
 
     async def hook(self, tenant_id: str, code: str, admin_id: str) -> tuple[str, str]:
         """Let the company be told of calls that end, and of a test: the ids of the hook and of its one delivery."""

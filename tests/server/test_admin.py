@@ -201,6 +201,74 @@ async def test_tenant_sets_its_recording(desk: FrontDesk, acme: str, admin: Aske
     assert ["create", "update", "update"] == [action for _, _, action in await desk.told(acme)]
 
 
+async def _usual_hours(desk: FrontDesk, tenant_id: str) -> None:
+    """Give a tenant the hours that it has where nobody says otherwise; those of the tests' tenants are wider."""
+    async with desk.database.connection() as connection:
+        await connection.execute(
+            "UPDATE tenant SET calling_from = '08:00', calling_to = '21:00' WHERE id = $1", tenant_id
+        )
+
+
+async def test_tenant_narrows_its_hours_and_switches_calling_off(desk: FrontDesk, acme: str, admin: Asker) -> None:
+    """Within what is usual it sets them as it likes; its people see it, and the audit log what was changed."""
+    await _usual_hours(desk, acme)
+    narrow = await admin.put("/admin/tenant", {"callingFrom": "09:30", "callsEnabled": False})
+    again = await admin.put("/admin/tenant", {"callingFrom": "08:00", "callingTo": "21:00"})
+    newest = (await admin.get("/admin/audit", resourceId=acme, pageSize=2))["lines"]
+
+    assert ("09:30", "21:00", False) == tuple(
+        narrow["tenant"][name] for name in ("callingFrom", "callingTo", "callsEnabled")
+    )
+    assert ("08:00", "21:00", False) == tuple(
+        again["tenant"][name] for name in ("callingFrom", "callingTo", "callsEnabled")
+    )
+    assert again["tenant"] == (await admin.get("/admin/tenant"))["tenant"]
+    assert [{"callingFrom": "08:00"}, {"callingFrom": "09:30", "callsEnabled": False}] == [
+        line["after"] for line in newest
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"callingFrom": "07:59"},
+        {"callingTo": "21:01"},
+        {"callingTo": "24:00"},
+        {"callingFrom": "21:00"},
+        {"callingFrom": "12:00", "callingTo": "12:00"},
+        {"callingFrom": "24:01"},
+        {"callingFrom": "8:00"},
+        {"callingTo": None},
+        {"callsEnabled": None},
+    ],
+)
+async def test_tenant_gives_itself_no_wider_hours(
+    desk: FrontDesk, acme: str, admin: Asker, change: dict[str, Any]
+) -> None:
+    """Nor such as are no time: it is INVALID_FIELD, and the hours stay."""
+    await _usual_hours(desk, acme)
+    before = await admin.get("/admin/tenant")
+    refused = await admin.put("/admin/tenant", change)
+
+    assert "INVALID_FIELD" == refused["code"]
+    assert before == await admin.get("/admin/tenant")
+
+
+async def test_the_installation_gives_a_tenant_wider_hours(
+    desk: FrontDesk, acme: str, admin: Asker, root: Asker
+) -> None:
+    """Then the tenant may have them narrower, and not wider than they were; its name stays."""
+    await _usual_hours(desk, acme)
+    wide = await root.put(f"/admin/tenants/{acme}", {"callingFrom": "07:00", "callingTo": "24:00"})
+    nowhere = await root.put(f"/admin/tenants/{acme}", {"callingFrom": "24:00"})
+    wider = await admin.put("/admin/tenant", {"callingFrom": "06:00"})
+    narrower = await admin.put("/admin/tenant", {"callingFrom": "07:30", "callingTo": "23:00"})
+
+    assert ("Acme", "07:00", "24:00") == tuple(wide["tenant"][name] for name in ("name", "callingFrom", "callingTo"))
+    assert ("INVALID_FIELD", "INVALID_FIELD") == (nowhere["code"], wider["code"])
+    assert ("07:30", "23:00") == (narrower["tenant"]["callingFrom"], narrower["tenant"]["callingTo"])
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -36,6 +36,11 @@ NUMBER = "13900139000"
 AGENT = frozenset({"calls.dial", "calls.control"})
 PENDING_FOR_LONG = timedelta(seconds=31)  # 20 s to start dialling, 10 s to say so
 RUNG_FOR_LONG = timedelta(seconds=121)
+OUT_OF_HOURS = """
+    UPDATE tenant SET
+        calling_from = CASE WHEN (now() AT TIME ZONE timezone)::time < '12:00' THEN time '14:00' ELSE time '08:00' END,
+        calling_to = CASE WHEN (now() AT TIME ZONE timezone)::time < '12:00' THEN time '15:00' ELSE time '09:00' END
+"""
 
 
 class Sockets:
@@ -382,6 +387,57 @@ async def _too_much_data(floor: Floor) -> tuple[Identity, dict[str, Any]]:
     return (await floor.staff())[0], {"custom_data": {"x": "x" * 5000}}
 
 
+async def _calls_off(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    await floor.execute("UPDATE tenant SET calls_enabled = false")
+    return (await floor.staff())[0], {}
+
+
+async def _out_of_hours(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    await floor.execute(OUT_OF_HOURS)
+    return (await floor.staff())[0], {}
+
+
+async def _out_of_hours_without_a_phone(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    await floor.execute(OUT_OF_HOURS)
+    return await _no_phone(floor)
+
+
+async def _out_of_hours_over_a_line(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    await floor.execute(OUT_OF_HOURS)
+    return (await floor.staff())[0], {"call_method": "cloud"}
+
+
+async def _not_to_be_called(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    await _list(floor, None)
+    return (await floor.staff())[0], {}
+
+
+async def _not_to_be_called_over_a_line(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    await _list(floor, timedelta(hours=1))
+    return (await floor.staff())[0], {"call_method": "cloud"}
+
+
+async def _customer_not_to_be_called(floor: Floor) -> tuple[Identity, dict[str, Any]]:
+    await _list(floor, None)
+    await floor.execute(
+        "INSERT INTO customer (id, tenant_id, name, phone) VALUES ('cust_1', $1, 'Li', $2)",
+        floor.office.tenant_id,
+        f"+86{NUMBER}",
+    )
+    return (await floor.staff())[0], {"customer_phone": None, "customer_id": "cust_1"}
+
+
+async def _list(floor: Floor, ends: timedelta | None) -> None:
+    """Put NUMBER on the tenant's do-not-call list, for so long or for good."""
+    await floor.execute(
+        "INSERT INTO do_not_call (id, tenant_id, phone, created_by, expires_at) VALUES ($1, $2, $3, 'x', now() + $4)",
+        new_id("dnc"),
+        floor.office.tenant_id,
+        f"+86{NUMBER}",
+        ends,
+    )
+
+
 async def _nul_in_a_name(floor: Floor) -> tuple[Identity, dict[str, Any]]:
     return (await floor.staff())[0], {"customer_name": "L\0i"}
 
@@ -407,6 +463,13 @@ async def _nul_in_a_name(floor: Floor) -> tuple[Identity, dict[str, Any]]:
         (_unknown_customer, "NOT_FOUND"),
         (_customer_of_another_tenant, "NOT_FOUND"),
         (_too_much_data, "INVALID_FIELD"),
+        (_calls_off, "CALLS_OFF"),
+        (_out_of_hours, "LIMIT_HOURS"),
+        (_out_of_hours_without_a_phone, "LIMIT_HOURS"),
+        (_out_of_hours_over_a_line, "LIMIT_HOURS"),
+        (_not_to_be_called, "DO_NOT_CALL"),
+        (_not_to_be_called_over_a_line, "DO_NOT_CALL"),
+        (_customer_not_to_be_called, "DO_NOT_CALL"),
         (_nul_in_a_name, "INVALID_FIELD"),
     ],
 )
@@ -419,6 +482,33 @@ async def test_a_refused_dial_says_why_and_leaves_nothing_behind(floor: Floor, c
     assert code == refused
     assert NOTHING == await floor.written()
     assert [] == [*floor.sockets.to_phones, *floor.sockets.to_agents]
+
+
+async def test_a_number_is_called_again_when_its_entry_has_run_out(floor: Floor) -> None:
+    """Nobody has to lift it; and another tenant's list is not asked."""
+    elsewhere = await foreign(floor.database)
+    await _list(floor, -timedelta(seconds=1))
+    await floor.execute(
+        "INSERT INTO do_not_call (id, tenant_id, phone, created_by) VALUES ('dnc_1', $1, $2, 'x')",
+        elsewhere.tenant_id,
+        f"+86{NUMBER}",
+    )
+    who, _ = await floor.staff()
+
+    assert "accepted" == await refusal(floor.dial(who))
+
+
+async def test_a_call_goes_on_when_its_number_comes_on_the_list_and_calling_ends(floor: Floor) -> None:
+    """The rules are asked of dials; what is under way is reported, and hung up, as ever."""
+    who, phone = await floor.staff()
+    call_id = await floor.dial(who)
+
+    await _list(floor, None)
+    await floor.execute("UPDATE tenant SET calls_enabled = false")
+    await floor.say(phone, call_id, "connected")
+    await floor.hang_up(who, call_id)
+
+    assert "connected" == (await floor.call(call_id))["status"]
 
 
 async def test_a_phone_on_a_call_takes_no_other(floor: Floor) -> None:

@@ -1051,11 +1051,11 @@ async def test_the_default_phone_is_ones_own(branch: Branch) -> None:
     assert ["NOT_FOUND", "NOT_FOUND", "NOT_FOUND"] == said
 
 
-async def test_there_are_no_lines_yet(branch: Branch) -> None:
-    """A line that is named is refused, and nothing of the request is kept."""
+async def test_the_default_line_is_one_that_is_there(branch: Branch) -> None:
+    """Another is refused, and nothing of the request is kept."""
     answer = await branch.ask("ann", "PUT", "/config", {"callMethod": "cloud", "lineId": "line_1"})
 
-    assert "NO_LINE" == answer["code"]
+    assert "NOT_FOUND" == answer["code"]
     assert "mobile" == (await branch.ask("ann", "GET", "/config"))["callMethod"]
 
 

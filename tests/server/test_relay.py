@@ -77,9 +77,11 @@ class Node:
             yield
             assert not any(task.done() for task in tasks), "a chore of the node has ended"
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            pending = set(tasks)
+            while pending:  # as the server does: the client may swallow a cancellation that meets its own time-out
+                for task in pending:
+                    task.cancel()
+                _, pending = await asyncio.wait(pending, timeout=1.0)
             await self.redis.aclose()
 
 

@@ -4,7 +4,7 @@ import gzip
 from ipaddress import ip_address, ip_network
 
 import pytest
-from aiohttp import ClientTimeout, web
+from aiohttp import ClientTimeout, ServerDisconnectedError, web
 
 from server.ssrf import Refused, check_url, guarded_session, is_allowed
 from tests.server.fake_origin import Names, origin
@@ -268,6 +268,22 @@ async def test_a_redirect_that_aiohttp_follows_is_judged_too() -> None:
     async with origin(inwards) as server, guarded_session(HERE, timeout=PATIENCE) as session:
         with pytest.raises(Refused):
             await session.get(f"http://127.0.0.1:{server.port}/")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+async def test_a_session_sends_a_request_once(method: str) -> None:
+    """After a disconnect nobody knows what was done: that a method may be repeated is not for the session to decide."""
+
+    async def dropping(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async with origin(dropping) as server, guarded_session(HERE, timeout=PATIENCE) as session:
+        with pytest.raises(ServerDisconnectedError):
+            await session.request(method, f"http://127.0.0.1:{server.port}/")
+
+        assert [method] == [request.method for request in server.requests]
 
 
 async def test_a_session_unpacks_nothing() -> None:

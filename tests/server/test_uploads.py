@@ -950,6 +950,20 @@ async def test_a_complete_upload_may_be_completed_again(opened: Opened, how: str
     assert 1 == len(await desk.events(desk.agent.id))
 
 
+async def test_an_upload_whose_parts_are_leaving_is_complete(desk: Desk, tmp_path: Path) -> None:
+    """A folder empties a completed upload file by file: who asks in between is not told that parts are missing."""
+    call_id = await desk.call()
+    upload_id = await desk.begun(call_id)
+    await desk.parts(upload_id)
+    [part, *_] = (tmp_path / "recordings").rglob("part-1-*")
+    content = part.read_bytes()
+    assert "ok" == outcome(await desk.complete(upload_id))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content)
+
+    assert kept(call_id, LONG_SONG) == (await desk.complete(upload_id)).json()
+
+
 @pytest.mark.parametrize("how", ["local", "local encrypted", "s3"])
 @pytest.mark.parametrize(
     ("told", "refused"),

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from protocol.call import Evidence, Status
 from protocol.identifiers import new_call_id
-from storage import attempts, lines
+from protocol.messages import CallDialing
+from storage import attempts, calls, lines
 from storage.attempts import Attempt
 from storage.audit import Actor
-from storage.calls import NewCloudCall
+from storage.calls import Explanation, NewCloudCall
 from storage.database import Database, Duplicate
 from storage.idempotency import Once
 from storage.lines import Setup
@@ -92,6 +94,17 @@ class Desk:
             )
         return call_id
 
+    async def fail_over(self, attempt: Attempt, line_id: str) -> bool:
+        """Take a call that was refused to another line."""
+        async with self.database.transaction() as connection:
+            return await attempts.fail_over(connection, attempt, "line", "NoMoney", **place(line_id))
+
+    async def call_off(self, call_id: str) -> str | None:
+        """Call an order off; how it stands."""
+        async with self.database.connection() as connection:
+            attempt = await attempts.call_off(connection, self.tenant_id, call_id)
+        return None if attempt is None else attempt.state
+
     async def unsent(self) -> list[tuple[str, str]]:
         """Give up what was not written in time."""
         async with self.database.connection() as connection:
@@ -109,7 +122,7 @@ class Desk:
             found = await attempts.find(
                 connection, place["tenant_id"], place["line_id"], provider_call_id=provider_call_id, tag=tag
             )
-        return None if found is None else found[0]
+        return None if found is None else found.call_id
 
     async def attempt(self, call_id: str) -> Attempt:
         """The order of a call as it stands."""
@@ -122,6 +135,19 @@ class Desk:
         """Let the time of all look-ups come."""
         async with self.database.connection() as connection:
             await connection.execute("UPDATE attempt SET next_look_at = now() WHERE next_look_at IS NOT NULL")
+
+
+def place(line_id: str) -> dict[str, Any]:
+    """What another line gives to a call."""
+    return {
+        "line_id": line_id,
+        "provider": "tencent",
+        "caller": "+862066247698",
+        "seat_id": "agent@acme",
+        "seat_number": "",
+        "extension": None,
+        "extension_fence": None,
+    }
 
 
 async def make_line(database: Database, tenant_id: str, name: str) -> str:
@@ -217,13 +243,133 @@ async def test_an_answer_is_kept_of_what_was_sent(desk: Desk) -> None:
     assert ("placed", "theirs") == ((await desk.attempt(placed)).state, (await desk.attempt(placed)).provider_call_id)
 
 
+# --- fail-over --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_call_goes_to_another_line_once(desk: Desk) -> None:
+    """The next attempt is committed as the first was, under the same expiry; the call is on that line now."""
+    call_id, other = await desk.dial(), await desk.line("East")
+    first = await desk.send(call_id)
+    assert first is not None
+    went = [await desk.fail_over(first, other), await desk.fail_over(first, other)]
+    second = await desk.send(call_id)
+    async with desk.database.connection() as connection:
+        expiries = await connection.fetch("SELECT DISTINCT expires_at FROM attempt WHERE call_id = $1", call_id)
+        row = await connection.fetchrow("SELECT line_id, caller_number, status FROM call WHERE id = $1", call_id)
+
+    assert [True, False] == went
+    assert second is not None
+    assert (2, other, "sent") == (second.n, second.line_id, second.state)
+    assert 1 == len(expiries)
+    assert row is not None
+    assert (other, "+862066247698", "pending") == (row["line_id"], row["caller_number"], row["status"])
+
+
+async def test_what_was_read_of_a_call_is_stale_when_it_goes_on(desk: Desk) -> None:
+    """Whoever weighs a word of the first line has to read again, and sees that another has the call."""
+    call_id, other = await desk.dial(), await desk.line("East")
+    first = await desk.send(call_id)
+    assert first is not None
+    async with desk.database.connection() as connection:
+        before = await calls.read(connection, desk.tenant_id, call_id)
+        await desk.fail_over(first, other)
+        assert before is not None
+        state = msgspec.structs.replace(before.state, status=Status.CALLING)
+        why = Explanation(source="provider", kind="PROGRESS", effect="moved", data=b"{}")
+        tell = CallDialing(call_id=call_id, at=0, evidence=Evidence.ASSUMED, source="provider", customer_phone="1")
+        moved = await calls.change(connection, before, state, None, why, tell)
+        after = await calls.read(connection, desk.tenant_id, call_id)
+
+    assert moved is None
+    assert after is not None
+    assert (1, 2) == (before.attempt, after.attempt)
+
+
+async def test_the_order_of_a_call_that_has_ended_is_not_written(desk: Desk) -> None:
+    """Somebody ended the call between its commit and its order."""
+    call_id = await desk.dial()
+    async with desk.database.connection() as connection:
+        await connection.execute(
+            "UPDATE call SET status = 'ended', ended_at = now(), outcome = 'failed', closed_by = 'provider',"
+            " evidence = 'provider_record', hangup_cause = 'UNKNOWN', reap_at = NULL WHERE id = $1",
+            call_id,
+        )
+
+    assert await desk.send(call_id) is None
+
+
+async def test_a_refusal_of_what_rings_is_not_believed(desk: Desk) -> None:
+    """Its attempt is uncertain and is looked up; nothing else keeps a refusal from being one."""
+    quiet, ringing = await desk.dial(), await desk.dial()
+    believed = []
+    for call_id in (quiet, ringing):
+        attempt = await desk.send(call_id)
+        assert attempt is not None
+        async with desk.database.transaction() as connection:
+            await connection.execute("UPDATE call SET status = 'ringing' WHERE id = $1", ringing)
+            believed.append(await attempts.refuse(connection, attempt, "line", 3.0))
+    await desk.make_due()
+
+    assert [True, False] == believed
+    assert ["refused", "uncertain"] == [(await desk.attempt(call_id)).state for call_id in (quiet, ringing)]
+    assert [ringing] == await desk.to_look_up()
+
+
+async def test_only_what_was_refused_while_it_was_sent_goes_on(desk: Desk) -> None:
+    """Not what is placed or uncertain, was called off, has expired, or rings."""
+    other = await desk.line("East")
+    placed = await desk.attempt(await desk.placed())
+    changes = {
+        "uncertain": "UPDATE attempt SET state = 'uncertain' WHERE call_id = $1",
+        "called off": "UPDATE attempt SET called_off_at = now() WHERE call_id = $1",
+        "expired": "UPDATE attempt SET expires_at = now() WHERE call_id = $1",
+        "ringing": "UPDATE call SET status = 'ringing' WHERE id = $1",
+    }
+    went = {"placed": await desk.fail_over(placed, other)}
+    for what, change in changes.items():
+        attempt = await desk.send(await desk.dial())
+        assert attempt is not None
+        async with desk.database.connection() as connection:
+            await connection.execute(change, attempt.call_id)
+        went[what] = await desk.fail_over(attempt, other)
+
+    assert dict.fromkeys(["placed", *changes], False) == went
+
+
+async def test_what_is_called_off_before_it_was_written_never_is(desk: Desk) -> None:
+    """What was written is only kept from going on; who has no order is told so."""
+    early, late = await desk.dial(), await desk.dial()
+    await desk.send(late)
+
+    assert "over" == await desk.call_off(early)
+    assert "sent" == await desk.call_off(late)
+    assert await desk.send(early) is None
+    assert await desk.call_off("no call") is None
+
+
+async def test_hanging_up_and_failing_over_meet(desk: Desk) -> None:
+    """What has gone on while somebody hung up is called off where it is now."""
+    other = await desk.line("East")
+    call_id = await desk.dial()
+    first = await desk.send(call_id)
+    assert first is not None
+    async with desk.database.transaction() as connection:
+        assert await attempts.fail_over(connection, first, "line", "NoMoney", **place(other))
+        hanging_up = asyncio.create_task(desk.call_off(call_id))
+        await until_blocked(desk.database)
+    seen = await hanging_up
+
+    assert ("refused", "over") == (seen, await desk.call_off(call_id))
+    assert await desk.send(call_id) is None
+
+
 # --- looking up -------------------------------------------------------------------------------------------------------
 
 
 async def test_what_is_due_is_claimed_once(desk: Desk) -> None:
     """By one of two workers, until the claim ends; what was never sent is not looked up."""
     await desk.dial()
-    calls = {await desk.placed(f"theirs {n}") for n in range(5)}
+    placed = {await desk.placed(f"theirs {n}") for n in range(5)}
     early = await desk.to_look_up()
     await desk.make_due()
     one, other = await asyncio.gather(desk.to_look_up(), desk.to_look_up())
@@ -231,9 +377,38 @@ async def test_what_is_due_is_claimed_once(desk: Desk) -> None:
     await desk.make_due()
 
     assert [] == early
-    assert sorted(calls) == sorted([*one, *other])
+    assert sorted(placed) == sorted([*one, *other])
     assert [] == again
-    assert calls == set(await desk.to_look_up())
+    assert placed == set(await desk.to_look_up())
+
+
+async def test_one_line_does_not_take_all_the_places(desk: Desk) -> None:
+    """Of each line come so many at a time, less those of which the worker asks already."""
+    other = await desk.line("East")
+    calls = {await desk.placed(f"theirs {n}") for n in range(3)}
+    elsewhere = await desk.placed(line_id=other)
+    await desk.make_due()
+    async with desk.database.connection() as connection:
+        first = await attempts.to_look_up(connection, 30.0, 100, of_each=2, busy={desk.line_id: 1})
+        second = await attempts.to_look_up(connection, 30.0, 100, of_each=2, busy={desk.line_id: 2})
+
+    assert 2 == len(first)
+    assert elsewhere in {one.call_id for one in first}
+    assert 1 == len(calls & {one.call_id for one in first})
+    assert [] == second
+
+
+async def test_a_refusal_that_comes_during_a_look_up_ends_the_asking(desk: Desk) -> None:
+    """Whoever asked plans no other look-up of what was refused meanwhile."""
+    call_id = await desk.dial()
+    sent = await desk.send(call_id)
+    assert sent is not None
+    async with desk.database.connection() as connection:
+        assert await attempts.refuse(connection, sent, "line", 3.0)
+        await attempts.look_again(connection, sent, 5.0)
+    await desk.make_due()
+
+    assert [] == await desk.to_look_up()
 
 
 async def test_an_order_without_an_answer_is_looked_up(desk: Desk) -> None:
@@ -250,7 +425,7 @@ async def test_what_was_refused_is_not_looked_up(desk: Desk) -> None:
     refused, settled = await desk.dial(), await desk.placed()
     await desk.send(refused)
     async with desk.database.connection() as connection:
-        await attempts.answered(connection, desk.tenant_id, refused, 1, "refused", refusal="line")
+        assert await attempts.refuse(connection, await desk.attempt(refused), "line", 3.0)
         await attempts.look_again(connection, await desk.attempt(settled), None)
     await desk.make_due()
 
@@ -272,6 +447,17 @@ async def test_a_provider_means_a_call_by_either_name(desk: Desk) -> None:
     assert await desk.find("other", "other") is None
 
 
+async def test_an_id_that_a_provider_gives_twice_names_one_call(desk: Desk) -> None:
+    """The first that had it; the other is known by our tag, which beats the id."""
+    one, two, three = await desk.placed("same"), await desk.placed("same"), await desk.placed(None)
+    async with desk.database.connection() as connection:
+        await attempts.named(connection, desk.tenant_id, three, 1, "same")
+
+    assert one == await desk.find("same", None)
+    assert (two, three) == (await desk.find("same", two), await desk.find("same", three))
+    assert ["same", None, None] == [(await desk.attempt(each)).provider_call_id for each in (one, two, three)]
+
+
 async def test_a_provider_means_calls_of_its_own_line_alone(desk: Desk) -> None:
     """On another line, or of another tenant, neither name leads to the call."""
     call_id, other = await desk.placed(), await desk.line("East")
@@ -280,6 +466,20 @@ async def test_a_provider_means_calls_of_its_own_line_alone(desk: Desk) -> None:
     assert same == await desk.find("theirs", None, line_id=other)
     assert await desk.find(None, call_id, line_id=other) is None
     assert await desk.find("theirs", call_id, tenant_id="tenant_other") is None
+
+
+async def test_a_line_that_refused_is_overtaken_by_the_next(desk: Desk) -> None:
+    """It still finds the call by our tag, and is told that another line has it."""
+    call_id, other = await desk.dial(), await desk.line("East")
+    first = await desk.send(call_id)
+    assert first is not None
+    await desk.fail_over(first, other)
+    async with desk.database.connection() as connection:
+        found = [
+            await attempts.find(connection, desk.tenant_id, line_id, None, call_id) for line_id in (desk.line_id, other)
+        ]
+
+    assert [(1, True), (2, False)] == [(one.n, one.overtaken) for one in found if one is not None]
 
 
 async def test_a_providers_name_is_learned_once(desk: Desk) -> None:

@@ -270,34 +270,36 @@ async def test_a_recording_that_is_stored_is_told(desk: Desk) -> None:
     async with desk.database.connection() as connection:
         await uploads.add(connection, upload, 3600)
         await recordings.hold_place(connection, upload.tenant_id, upload.id, 7, bytes(32), settle_after=3600)
-        assert await recordings.finish(connection, upload, ready)
-        assert not await recordings.finish(connection, upload, ready)
+        assert await recordings.finish(connection, upload, bytes(32), ready)
+        assert not await recordings.finish(connection, upload, bytes(32), ready)
     (job,) = await desk.claim()
     row = msgspec.json.decode(job.content)
 
     assert ("recording.ready", "ready", 7) == (job.event, row["recording_status"], row["recording_size"])
 
 
-@pytest.mark.parametrize("leaving_as", ["expired", "deleted"])
-async def test_a_recording_that_left_is_told(desk: Desk, leaving_as: str) -> None:
-    """Whether its time was over or somebody deleted it."""
+async def test_a_recording_that_left_is_told(desk: Desk) -> None:
+    """Whether its time was over or somebody deleted it, as soon as it can be heard no more."""
     await desk.hook("recording.ready", "recording.expired", "recording.deleted")
-    call_id = await desk.dial()
+    old = await desk.dial()
+    await desk.execute("UPDATE call SET status = 'ended', outcome = 'connected', ended_at = now()")
+    deleted = await desk.dial()
     await desk.execute(
         "INSERT INTO recording (call_id, tenant_id, state, source, actor_id, place, object_key, store_upload_id,"
-        " media_type, size, sha256, stored_at, leaving_as, settle_at)"
-        " VALUES ($1, $2, 'leaving', 'phone', 'p', 's3', 'k', 'u', 'audio/mpeg', 1, $3, now(), $4, now())",
-        call_id,
+        " media_type, size, sha256, stored_at)"
+        " SELECT id, $1, 'stored', 'phone', 'p', 's3', id, 'u', 'audio/mpeg', 1, $2,"
+        " now() - CASE WHEN id = $3 THEN interval '3651 days' ELSE '1 day' END FROM unnest($4::text[]) id",
         desk.office.tenant_id,
         bytes(32),
-        leaving_as,
+        old,
+        [old, deleted],
     )
     async with desk.database.connection() as connection:
-        (recording,) = await recordings.unsettled(connection, ["s3"], 60.0, 10)
-        await recordings.left(connection, recording)
-        await recordings.left(connection, recording)
+        assert 1 == await recordings.expire(connection, 10)
+        assert await recordings.remove(connection, desk.office.tenant_id, deleted)
+        assert not await recordings.remove(connection, desk.office.tenant_id, deleted)
 
-    assert [(f"recording.{leaving_as}", call_id)] == await desk.told()
+    assert [("recording.expired", old), ("recording.deleted", deleted)] == await desk.told()
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Messages of providers as rows: kept once, claimed once, read again where they must be, and dropped in the end."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -112,7 +113,47 @@ async def test_what_is_due_is_claimed_once(box: Box) -> None:
     assert [2] * 5 == [message.tries for message in later]
 
 
-@pytest.mark.parametrize("state", ["applied", "refused", "failed"])
+async def test_a_flood_of_one_line_leaves_room_for_the_others(box: Box, office: Office) -> None:
+    """Of each line come so many at a time, less those that the worker reads of it already."""
+    other = await make_line(box.database, office.tenant_id, "East")
+    for n in range(5):
+        await box.keep(str(n))
+    await box.keep("late", line_id=other)
+    async with box.database.connection() as connection:
+        first = await inbox.due(connection, 30.0, 100, of_each=2)
+        full = await inbox.due(connection, 30.0, 100, of_each=2, busy={box.line_id: 2, other: 1})
+        later = await inbox.due(connection, 30.0, 100, of_each=2, busy={box.line_id: 1})
+
+    assert Counter({box.line_id: 2, other: 1}) == Counter(message.line_id for message in first)
+    assert ([], [box.line_id]) == (full, [message.line_id for message in later])
+
+
+async def test_what_only_asks_is_claimed_by_who_asks(box: Box) -> None:
+    """It is read no more, and its tries begin anew."""
+    await box.keep("1")
+    [message] = await box.due()
+    async with box.database.connection() as connection:
+        await inbox.ask(connection, message)
+        unread = await inbox.due(connection, 30.0, 100)
+        asking = await inbox.due(connection, 30.0, 100, asks=True)
+
+    assert [] == unread
+    assert [(1, False), (1, True)] == [(one.tries, one.asks) for one in (message, *asking)]
+
+
+async def test_what_was_refused_makes_way(box: Box) -> None:
+    """It may have been anybody's: a message under the same name is read, and is a repeat from there."""
+    await box.keep("1", b"forged")
+    [message] = await box.due()
+    await box.settle(message, "refused")
+    kept = [await box.keep("1", b"genuine"), await box.keep("1", b"again")]
+    [genuine] = await box.due()
+
+    assert [True, False] == kept
+    assert (b"genuine", 1, {"x-sign": "s"}) == (genuine.body, genuine.tries, genuine.headers)
+
+
+@pytest.mark.parametrize("state", ["applied", "failed"])
 async def test_what_is_settled_is_not_read_again(box: Box, state: Settled) -> None:
     """Whatever became of it; and it stays kept, so that a repeat is one."""
     await box.keep("1")

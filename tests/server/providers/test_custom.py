@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from ipaddress import ip_network
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -51,6 +52,7 @@ from server.ssrf import guarded_session
 from tests.clouds.cloud import Cloud, Story, WebhookRequestSpec
 from tests.clouds.cloud import Sequence as Deliveries
 from tests.clouds.custom import AUDIO, TALKED, Bellbird, Vendor, Yunhu, bellbird_cloud, described, yunhu_cloud
+from tests.server.fake_origin import origin
 
 TAG = "call_0123456789abcdef"
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -268,6 +270,57 @@ async def test_a_code_may_come_with_any_status(yunhu: Yunhu, http: aiohttp.Clien
     assert (Refusal.SEAT_BUSY if code == "2002" else Refusal.LINE, code) == (refused.value.refusal, refused.value.code)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "known"),
+    [
+        (503, b'{"error":{"code":"agent_busy"}}', True),
+        (401, b"", True),
+        (429, b"", True),
+        (404, b"<html>", False),
+        (400, b'{"error":{"code":"whatever"}}', False),
+        (200, b'{"error":{"code":"whatever"}}', False),
+    ],
+)
+async def test_what_the_settings_do_not_list_may_have_rung(
+    http: aiohttp.ClientSession, status: int, body: bytes, known: bool
+) -> None:
+    """A code that is listed is known to come before anything rang, and so is a request that was not looked into."""
+    async with answering(status, body) as url:
+        told, hidden = described("bellbird")
+        line = Custom(
+            msgspec.convert({**told, "baseUrl": url}, CustomSettings), msgspec.convert(hidden, CustomSecrets), http
+        )
+        with pytest.raises(PlacementRefused) as refused:
+            await line.place(order())
+
+    assert known is refused.value.known
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_an_order_is_sent_once_whatever_its_method(method: str) -> None:
+    """A vendor that takes the order and hangs up has it once: what HTTP calls idempotent rings a telephone here."""
+    taken = []
+
+    async def dropping(request: web.Request) -> web.Response:
+        taken.append(request.method)
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async with (
+        origin(dropping) as server,
+        guarded_session((ip_network("127.0.0.0/8"),), timeout=aiohttp.ClientTimeout(total=20)) as guarded,
+    ):
+        told, hidden = described("bellbird")
+        told = changed(told, baseUrl=f"http://127.0.0.1:{server.port}", place__method=method)
+        told["place"].pop("json" if method == "GET" else "form", None)
+        line = Custom(msgspec.convert(told, CustomSettings), msgspec.convert(hidden, CustomSecrets), guarded)
+        with pytest.raises(Uncertain):
+            await line.place(order())
+
+    assert [method] == taken
+
+
 @pytest.mark.parametrize("how", ["garbage", "drop"])
 async def test_an_answer_that_cannot_be_read_leaves_everything_open(
     line: Account, how: Literal["garbage", "drop"]
@@ -303,9 +356,11 @@ async def test_silence_leaves_everything_open(line: Account) -> None:
         (200, b"[" * 100_000, Uncertain),
         (200, b'{"ok":"\xff"}', Uncertain),
         (200, b'{"error":{"code":"whatever"}}', "line"),
-        (302, b"", "line"),
+        (302, b"", Uncertain),
         (404, b"<html>", "line"),
         (408, b"", Uncertain),
+        (409, b'{"error":{"code":"whatever"}}', Uncertain),
+        (425, b"", Uncertain),
         (429, b"", "throttled"),
         (500, b"{}", Uncertain),
         (503, b'{"error":{"code":"agent_busy"}}', "seat_busy"),

@@ -22,7 +22,6 @@ from server.providers import infinity
 from server.providers.infinity import REFUSALS, UNANSWERED, Infinity, InfinitySecrets, InfinitySettings
 from server.providers.provider import (
     CallReference,
-    Heard,
     Order,
     Placed,
     PlacementRefused,
@@ -242,7 +241,7 @@ async def test_every_error_has_a_class(line: Account, code: str) -> None:
     with pytest.raises(PlacementRefused) as refused:
         await line.infinity.place(order())
 
-    assert (REFUSALS[code][0], code) == (refused.value.refusal, refused.value.code)
+    assert (REFUSALS[code][0], code, True) == (refused.value.refusal, refused.value.code, refused.value.known)
     assert f"{REFUSALS[code][1]} ({code})" == str(refused.value)
     assert [] == line.cloud.placed
 
@@ -259,18 +258,19 @@ async def test_a_bad_extension_leaves_the_pool(form: Account, code: str) -> None
 
 
 async def test_an_unknown_error_is_the_fault_of_the_line(form: Account) -> None:
-    """The vendor said that it failed, so nothing rang."""
+    """The vendor said that it failed, and not how far it came: no other line may be asked."""
     form.cloud.next_place("refuse", "1099")
 
     with pytest.raises(PlacementRefused) as refused:
         await form.infinity.place(order())
 
-    assert (Refusal.LINE, "1099") == (refused.value.refusal, refused.value.code)
+    assert (Refusal.LINE, "1099", False) == (refused.value.refusal, refused.value.code, refused.value.known)
 
 
-async def test_an_error_inside_the_server_leaves_everything_open(form: Account) -> None:
-    """`ret` 500 does not say how far the order came."""
-    form.cloud.next_place("refuse", "500")
+@pytest.mark.parametrize("code", ["500", "502", "302", "1001", "1003"])
+async def test_an_error_inside_the_server_leaves_everything_open(form: Account, code: str) -> None:
+    """`ret` 500, a call server that was not reached, an order not carried out: none says how far the order came."""
+    form.cloud.next_place("refuse", code)
 
     with pytest.raises(Uncertain):
         await form.infinity.place(order())
@@ -389,6 +389,15 @@ async def test_a_login_without_an_answer_has_ordered_nothing(form: Account) -> N
         (refused.refusal, refused.code) for refused in refusals if isinstance(refused, PlacementRefused)
     ]
     assert [] == form.cloud.placed
+
+
+async def test_an_order_that_expires_during_the_login_is_not_sent(form: Account) -> None:
+    """The agent does something else by now."""
+    with pytest.raises(PlacementRefused) as refused:
+        await form.infinity.place(order(expires_at=datetime.now(UTC)))
+
+    assert ("expired", True) == (refused.value.code, refused.value.known)
+    assert [LOGIN] == form.cloud.asked
 
 
 async def test_a_login_that_fails_inside_the_server_has_ordered_nothing(form: Account) -> None:
@@ -757,12 +766,9 @@ async def test_only_the_time_and_the_extension_of_a_call_are_searched(form: Acco
     assert None is not await form.infinity.look_up(reference(extension=None))
 
 
-@pytest.mark.parametrize(
-    ("status", "event"),
-    [(1202, Progress), (1203, Heard("extension off hook")), (1204, Heard("extension in a call"))],
-)
-async def test_an_extension_at_work_says_that_the_order_was_taken(line: Account, status: int, event: object) -> None:
-    """Its ringing is the agent's, so the call is calling; what follows moves nothing, for the customer is unseen."""
+@pytest.mark.parametrize("status", [1202, 1203, 1204])
+async def test_an_extension_at_work_says_that_the_order_was_taken(line: Account, status: int) -> None:
+    """Ringing, off the hook or in a call, it is the agent's leg: the call is calling, for the customer is unseen."""
     line.cloud.states["7003"] = in_state("7003", status, callee="013912345678")
 
     found = await line.infinity.look_up(reference())
@@ -770,10 +776,8 @@ async def test_an_extension_at_work_says_that_the_order_was_taken(line: Account,
     assert found is not None
     (told,) = found
     assert TAG == told.tag
-    if isinstance(told.event, Progress):
-        assert (Progress, Status.CALLING, Evidence.IN_CALL_SERVICE) == (event, told.event.status, told.event.evidence)
-    else:
-        assert event == told.event
+    assert isinstance(told.event, Progress)
+    assert (Status.CALLING, Evidence.IN_CALL_SERVICE) == (told.event.status, told.event.evidence)
 
 
 async def test_an_extension_at_work_on_another_call_says_nothing(form: Account) -> None:
@@ -958,8 +962,8 @@ async def test_no_credential_is_ever_told(form: Account) -> None:
             lambda: form.adapter(access_key="another-key-not-real").test(),
             lambda: form.adapter(deadline=2.0).place(order()),
         ]
-        form.cloud.next_place("refuse", "1003")
-        form.cloud.fail(RECORDS, "1003")
+        form.cloud.next_place("refuse", "1002")
+        form.cloud.fail(RECORDS, "1002")
         for ask in failures:
             if ask is failures[-1]:
                 form.cloud.next_place("silent")

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -50,6 +51,7 @@ from tests.clouds.ronglian import (
     RonglianCloud,
     ronglian_cloud,
 )
+from tests.server.fake_origin import origin
 
 TAG = "call_0123456789abcdef"
 CALL_SID = "160606162442635300010185003810f4"
@@ -284,7 +286,7 @@ async def test_numbers_abroad_are_dialled_with_two_zeros(line: Account) -> None:
 @pytest.mark.parametrize(
     ("parts", "refusal", "code"),
     [
-        ({"seat": Seat(id="1001")}, Refusal.LINE, "no_seat"),
+        ({"seat": Seat(id="1001")}, Refusal.SEAT, "no_seat"),
         ({"callee": "+8613800000001"}, Refusal.CALLEE, "callee_is_seat"),
         ({"tag": "标" * 86}, Refusal.LINE, "user_data"),
     ],
@@ -308,18 +310,35 @@ async def test_every_error_has_a_class(line: Account, code: str) -> None:
     with pytest.raises(PlacementRefused) as refused:
         await line.ronglian.place(order())
 
-    assert (REFUSALS[code][0], code) == (refused.value.refusal, refused.value.code)
+    assert (REFUSALS[code][0], code, True) == (refused.value.refusal, refused.value.code, refused.value.known)
     assert f"{REFUSALS[code][1]} ({code})" == str(refused.value)
 
 
 async def test_an_unknown_error_is_the_fault_of_the_line(line: Account) -> None:
-    """The vendor said that it failed, so nothing rang."""
+    """The vendor said that it failed, and not how far it came: no other line may be asked."""
     line.cloud.next_place("refuse", "112999")
 
     with pytest.raises(PlacementRefused) as refused:
         await line.ronglian.place(order())
 
-    assert (Refusal.LINE, "112999") == (refused.value.refusal, refused.value.code)
+    assert (Refusal.LINE, "112999", False) == (refused.value.refusal, refused.value.code, refused.value.known)
+
+
+@pytest.mark.parametrize("status", [302, 409, 500])
+async def test_an_unknown_error_under_a_status_that_is_no_answer_leaves_everything_open(status: int) -> None:
+    """HTTP says that it broke, and the code does not say when."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"statusCode": "112999"}, status=status)
+
+    async with origin(answer) as server, aiohttp.ClientSession() as http:
+        line = Ronglian(
+            RonglianSettings(app_id="a", sub_account_sid="s", base_url=f"http://127.0.0.1:{server.port}"),
+            RonglianSecrets(sub_account_token="not-real"),
+            http,
+        )
+        with pytest.raises(Uncertain):
+            await line.place(order())
 
 
 @pytest.mark.parametrize("code", ["160000", "\x1b[31m", " ", "1" * 33])
@@ -439,7 +458,7 @@ async def test_a_call_cannot_be_muted_nor_transferred() -> None:
 
 async def test_a_call_cannot_be_looked_up() -> None:
     """That is never an answer: None would say that there was no such call."""
-    with pytest.raises(Uncertain):
+    with pytest.raises(Unsupported):
         await unasked().look_up(reference())
 
 

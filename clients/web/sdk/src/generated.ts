@@ -93,6 +93,8 @@ export interface Dial {
   customerName?: string | null
   callMethod?: "cloud" | "mobile" | null
   lineId?: string | null
+  caseType?: string | null
+  tags?: string[]
   orderId?: string | null
   externalId?: string | null
   customData?: Record<string, unknown> | null
@@ -371,9 +373,11 @@ export interface NewAdmin {
   password?: string | null
 }
 
-/** Another name for a tenant. */
-export interface TenantName {
-  name: string
+/** What the installation sets for a tenant: its name, and the hours in which it calls; what is not named stays. */
+export interface TenantChange {
+  name?: string
+  callingFrom?: string
+  callingTo?: string
 }
 
 /**
@@ -381,7 +385,8 @@ export interface TenantName {
  *
  * `recordingEnabled` counts from the next dial on. `recordingNotice` is what the agent must tell the customer before
  * the call is recorded. `recordingDays` counts for recordings that are there already, too: those that are older, and
- * under no legal hold, are deleted.
+ * under no legal hold, are deleted. While `callsEnabled` holds, calls are made from `callingFrom` to `callingTo` by
+ * the tenant's clock: within 08:00 to 21:00, unless the installation gave wider hours.
  */
 export interface TenantConfig {
   name?: string
@@ -391,6 +396,9 @@ export interface TenantConfig {
   recordingEnabled?: boolean
   recordingNotice?: string
   recordingDays?: number
+  callsEnabled?: boolean
+  callingFrom?: string
+  callingTo?: string
 }
 
 /** A team's name. */
@@ -546,6 +554,11 @@ export interface LineFields {
   allowedNetworks?: string[]
 }
 
+/** `force` puts the line into service though its provider does not answer. */
+export interface UnfreezeRequest {
+  force?: boolean
+}
+
 /**
  * Who an agent is at the line's provider: `seatId` is the id there, such as a UserId or cno, and `number` the
  * telephone that is rung first. Which of them it takes, the provider's page says.
@@ -555,11 +568,188 @@ export interface SeatBody {
   number?: string
 }
 
+/** A channel to be made, which is off. */
+export interface NewChannel {
+  channel_name: string
+  account_id: string
+  api_key: string
+  api_secret: string
+  callback_url?: string | null
+  priority?: number
+  daily_limit?: number
+  user_daily_limit?: number
+  call_timeout?: number
+  max_retry?: number
+  time_range_start?: string
+  time_range_end?: string
+  interval_minutes?: number
+}
+
+/**
+ * What may be set of a channel; what is left out stays as it is, of a new one as seed 000 §9 has it.
+ *
+ * So does an `api_key` or an `api_secret` that is sent back masked. A `daily_limit` of 0 is none; the channel with the
+ * smallest `priority` is taken first. Calls are made from `time_range_start` to `time_range_end` by the tenant's clock, within
+ * 08:00 to 21:00.
+ */
+export interface ChannelFields {
+  channel_name: string
+  account_id: string
+  api_key?: string
+  api_secret?: string
+  callback_url?: string | null
+  priority?: number
+  daily_limit?: number
+  user_daily_limit?: number
+  call_timeout?: number
+  max_retry?: number
+  time_range_start?: string
+  time_range_end?: string
+  interval_minutes?: number
+}
+
+/** 0: off. 1: on. 2: testing, which dials test numbers only. */
+export interface ChannelStatus {
+  status: 0 | 1 | 2
+}
+
+/** Why a key must be seen; it stands in the audit log. */
+export interface Reason {
+  reason: string
+}
+
+/** What somebody did on the console's page (seed 000, 二.1). */
+export interface Footprint {
+  event: "infinity_config_add_click" | "infinity_config_page_view"
+}
+
+/** A configuration to be made: off, unless it says otherwise. */
+export interface NewInfinityConfig {
+  appId: string
+  accessKey: string
+  api?: "form" | "json"
+  baseUrl?: string | null
+  companyCode?: string
+  region?: string
+  dialPrefix?: string
+  timeZone?: string
+  name: string
+  callerNumber?: string | null
+  maxConcurrent?: number
+  callTimeout?: number
+  extensionPolicy?: "affinity" | "lru" | "round_robin"
+  isActive?: boolean
+}
+
+/** A configuration to be tried. None that is kept is used. */
+export interface InfinityTrial {
+  appId: string
+  accessKey: string
+  api?: "form" | "json"
+  baseUrl?: string | null
+  companyCode?: string
+  region?: string
+  dialPrefix?: string
+  timeZone?: string
+}
+
+/**
+ * What may be set of a configuration; what is left out stays as it is. At most `maxConcurrent` calls are made over
+ * it at once, by extensions that `extensionPolicy` takes from its pool.
+ */
+export interface InfinityConfigFields {
+  appId?: string
+  accessKey?: string
+  api?: "form" | "json"
+  baseUrl?: string | null
+  companyCode?: string
+  region?: string
+  dialPrefix?: string
+  timeZone?: string
+  name?: string
+  callerNumber?: string | null
+  maxConcurrent?: number
+  callTimeout?: number
+  extensionPolicy?: "affinity" | "lru" | "round_robin"
+  isActive?: boolean
+}
+
+/** Whether calls are to be made over it. */
+export interface Toggle {
+  isActive: boolean
+}
+
+/**
+ * A call over the line `configId`, on an extension that the line lends. `customParams` come back in every event and
+ * record of the call, as `customData`.
+ */
+export interface MakeCall {
+  configId: string
+  customerPhone?: string | null
+  customerId?: string | null
+  customerName?: string | null
+  orderId?: string | null
+  customParams?: Record<string, unknown> | null
+  userId?: string | null
+}
+
+/** Extensions for a line's pool: numbers as the provider knows them, or ranges such as `8001~8020`. */
+export interface BatchImport {
+  lineId: string
+  extensions: string[]
+}
+
+/** Extensions to delete. */
+export interface BatchDelete {
+  extensionIds: string[]
+}
+
+/** Why the lease is ended by force; the audit log keeps it. */
+export interface Release {
+  reason?: string | null
+}
+
+/** `offline` takes an extension out of the pool, `available` puts it back, at once if it was cooling. */
+export interface ExtensionFields {
+  status: "available" | "offline"
+}
+
+/** Whom not to call: `phone`, or who has it, a customer or a call. Until `expiresAt`, or for good. */
+export interface NewListing {
+  phone?: string | null
+  customerId?: string | null
+  callId?: string | null
+  reason?: string
+  expiresAt?: string | null
+}
+
+/** Numbers to look up. */
+export interface CheckBody {
+  phones: string[]
+}
+
+/** Why the number may be called again, which the audit log keeps. */
+export interface LiftBody {
+  reason: string
+}
+
+/** All the numbers that lines under test may dial: what is not among them, they dial no more. */
+export interface NumbersBody {
+  numbers: Number[]
+}
+
+/** A number, in any way of writing it, and a note on whose it is. */
+export interface Number {
+  phone: string
+  note?: string
+}
+
 /**
  * A call to make. `customerId` alone suffices for a customer that is known here.
  *
  * `customerId`, `orderId`, `externalId` and `customData` come back in every event and record of the call. `deviceId`
  * names one of the agent's phones, else the default is used. `userId` dials for another agent (scope calls.dial_for).
+ * `caseType` and `tags` say which lines may carry a cloud call.
  */
 export interface DialRequest {
   customerPhone?: string | null
@@ -567,6 +757,8 @@ export interface DialRequest {
   customerName?: string | null
   callMethod?: "cloud" | "mobile" | null
   lineId?: string | null
+  caseType?: string | null
+  tags?: string[]
   orderId?: string | null
   externalId?: string | null
   customData?: Record<string, unknown> | null
@@ -577,6 +769,19 @@ export interface DialRequest {
 /** Which call to end. */
 export interface HangUpRequest {
   callId: string
+}
+
+/** Mute the agent towards the customer, or with `muted` false no longer. */
+export interface MuteRequest {
+  callId: string
+  muted?: boolean
+}
+
+/** Hand the customer to a telephone `number`, or to another agent by the `seatId` at the line's provider. */
+export interface TransferRequest {
+  callId: string
+  number?: string | null
+  seatId?: string | null
 }
 
 /** CALL_STATUS over HTTP (seed 003 §5.5); `messageId` is the one of the socket, so that either may repeat. */
@@ -705,7 +910,8 @@ export interface Me {
  * A company that uses the installation, with what its agents may choose in the quick record (seed 003 §6.4).
  *
  * While `recordingEnabled` holds calls are recorded, after the agent has told the customer `recordingNotice`, and
- * kept for `recordingDays`.
+ * kept for `recordingDays`. While `callsEnabled` holds calls are made, from `callingFrom` to `callingTo` by the
+ * tenant's clock: hours and minutes, to 24:00.
  */
 export interface Tenant {
   id: string
@@ -719,6 +925,9 @@ export interface Tenant {
   recordingEnabled: boolean
   recordingNotice: string
   recordingDays: number
+  callsEnabled: boolean
+  callingFrom: string
+  callingTo: string
   createdAt: string
 }
 
@@ -1175,6 +1384,13 @@ export interface LineAnswer {
   config: LineConfig | null
 }
 
+/** The line is in service. `problem` is what the probe found, where it was forced. */
+export interface Unfrozen {
+  success: true
+  health: "ok"
+  problem: string | null
+}
+
 /** The seats on a line of the agents within reach, by name. */
 export interface SeatList {
   success: true
@@ -1190,6 +1406,223 @@ export interface SeatView {
   updatedAt: string
 }
 
+/**
+ * What is answered below `/api/v1/channel/` where a request is not carried out: `code` is the HTTP status, and
+ * `error` what is called `code` elsewhere.
+ */
+export interface NumberedError {
+  success: false
+  code: number
+  error: "BAD_REQUEST" | "INVALID_FIELD" | "INVALID_PHONE" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "REQUEST_TIMEOUT" | "IDEMPOTENCY_MISMATCH" | "ALREADY_EXISTS" | "VERSION_CONFLICT" | "IN_USE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "BAD_CREDENTIALS" | "REFRESH_REUSED" | "ACCOUNT_LOCKED" | "ACCOUNT_DISABLED" | "TENANT_SUSPENDED" | "PASSWORD_CHANGE_REQUIRED" | "WEAK_PASSWORD" | "FORBIDDEN" | "ROLE_NOT_GRANTABLE" | "SELF_CHANGE" | "LAST_ADMIN" | "ORIGIN_NOT_ALLOWED" | "RATE_LIMITED" | "BIND_TOKEN_INVALID" | "DEVICE_UNBOUND" | "DEVICE_ON_CALL" | "NO_DEVICE" | "DEVICE_OFFLINE" | "DEVICE_BUSY" | "NO_LINE" | "NO_SEAT" | "LINE_BUSY" | "NO_EXTENSION" | "LIMIT_LINE_DAY" | "CALLS_OFF" | "DO_NOT_CALL" | "LIMIT_HOURS" | "TEST_NUMBER_ONLY" | "HANGUP_UNSUPPORTED" | "NOT_SUPPORTED" | "CALL_ENDED" | "CONTROL_REFUSED" | "CONTROL_UNCERTAIN" | "LINE_UNWELL" | "CALL_CHANGED" | "TOO_MANY_HOOKS" | "HOOK_DISABLED" | "RECORDING_OFF" | "RECORDING_EXISTS" | "RECORDING_GONE" | "RECORDING_MISSING" | "RECORDING_HELD" | "UPLOAD_IN_PROGRESS" | "UPLOAD_INCOMPLETE" | "CHECKSUM_MISMATCH" | "UNSUPPORTED_AUDIO" | "STORAGE_FULL" | "RANGE_NOT_SATISFIABLE" | "BAD_MESSAGE" | "UNKNOWN_TYPE" | "UNEXPECTED_MESSAGE" | "UNAVAILABLE" | "DRAINING" | "INTERNAL"
+  message: string
+  details: Record<string, unknown>
+  timestamp: string
+  requestId: string
+}
+
+/** A page of channels, in the order in which they are taken. */
+export interface ChannelList {
+  code: 200
+  message: string
+  data: ChannelPage
+}
+
+/** Some channels, and how many there are. */
+export interface ChannelPage {
+  total: number
+  list: ListedChannel[]
+}
+
+/** A channel in a list. */
+export interface ListedChannel {
+  channel_id: string
+  channel_name: string
+  account_id: string
+  status: 0 | 1 | 2
+  priority: number
+  daily_limit: number
+  user_daily_limit: number
+  created_at: string
+  updated_at: string
+}
+
+/** The channel that was made. */
+export interface ChannelMade {
+  code: 200
+  message: string
+  data: ChannelId
+}
+
+/** Which channel it is. */
+export interface ChannelId {
+  channel_id: string
+}
+
+/** One channel. */
+export interface ChannelShown {
+  code: 200
+  message: string
+  data: ChannelDetail
+}
+
+/** A channel, its key masked. `version` is for `If-Match`; `not_enforced` names what is kept and limits nothing. */
+export interface ChannelDetail {
+  channel_id: string
+  channel_name: string
+  account_id: string
+  status: 0 | 1 | 2
+  priority: number
+  daily_limit: number
+  user_daily_limit: number
+  created_at: string
+  updated_at: string
+  api_key: string
+  callback_url: string | null
+  call_timeout: number
+  max_retry: number
+  time_range_start: string
+  time_range_end: string
+  interval_minutes: number
+  created_by: string
+  updated_by: string | null
+  version: number
+  not_enforced: string[]
+}
+
+/** It is changed; or with `dry_run` it is not, and `data` tells what would be. */
+export interface ChannelChanged {
+  code: 200
+  message: string
+  data: ChannelChanges | null
+}
+
+/** What would be changed, and of which version: sent with it as `If-Match`, the change is this one or none. */
+export interface ChannelChanges {
+  version: number
+  changes: FieldChange[]
+}
+
+/** A field that becomes another. Of a key that is replaced both are masked, and may look the same. */
+export interface FieldChange {
+  field: string
+  before: unknown
+  after: unknown
+}
+
+/** It is done, and there is nothing to add. */
+export interface ChannelDone {
+  code: 200
+  message: string
+  data: null
+}
+
+/** What was done to a channel, which may have been deleted since. */
+export interface ChannelHistory {
+  code: 200
+  message: string
+  data: ChannelOperations
+}
+
+/** Some operations, newest first; `next_cursor` asks for older ones, and is null where there are none. */
+export interface ChannelOperations {
+  list: ChannelOperation[]
+  next_cursor: string | null
+}
+
+/**
+ * Something that was done to a channel: `create`, `update`, `status_change`, `delete`, `reveal`, or what else lines
+ * know. The fields that it changed stand in `before_data` and `after_data`, keys masked.
+ */
+export interface ChannelOperation {
+  operation_type: string
+  before_data: Record<string, unknown> | null
+  after_data: Record<string, unknown> | null
+  operator: string
+  operation_time: string
+  client_ip: string | null
+  remark: string | null
+}
+
+/** How a channel does. */
+export interface ChannelHealth {
+  code: 200
+  message: string
+  data: ChannelState
+}
+
+/** How a channel does. `balance` is null: the vendor does not tell it. */
+export interface ChannelState {
+  channel_id: string
+  status: 0 | 1 | 2
+  health: "frozen" | "ok" | "suspended"
+  failures: number
+  health_reason: string | null
+  health_at: string | null
+  heard_at: string | null
+  current_concurrent: number
+  max_concurrent: number
+  today_count: number
+  daily_limit: number
+  balance: string | null
+}
+
+/** What was hidden. */
+export interface ChannelKey {
+  code: 200
+  message: string
+  data: RevealedKey
+}
+
+/** A key, in full. */
+export interface RevealedKey {
+  channel_id: string
+  api_key: string
+}
+
+/** A page of configurations, in the order in which they are taken. */
+export interface InfinityConfigList {
+  success: true
+  configs: InfinityConfig[]
+  page: number
+  pageSize: number
+  total: number
+}
+
+/**
+ * A configuration, its key masked. One that is being tested (seed 000) is not active. `version` goes into
+ * `If-Match`.
+ */
+export interface InfinityConfig {
+  id: string
+  tenantId: string
+  name: string
+  appId: string
+  accessKey: string
+  api: "form" | "json"
+  baseUrl: string | null
+  companyCode: string
+  region: string
+  dialPrefix: string
+  timeZone: string
+  callerNumber: string | null
+  maxConcurrent: number
+  currentConcurrent: number
+  callTimeout: number
+  extensionPolicy: "affinity" | "lru" | "round_robin"
+  isActive: boolean
+  health: "frozen" | "ok" | "suspended"
+  todayCount: number
+  version: number
+  createdAt: string
+  updatedAt: string
+}
+
+/** A configuration. */
+export interface InfinityConfigAnswer {
+  success: true
+  config: InfinityConfig
+}
+
 /** The call is committed; what becomes of it arrives as events. */
 export interface DialAnswer {
   success: true
@@ -1197,8 +1630,196 @@ export interface DialAnswer {
   message: string
 }
 
+/** What an import did; `problems` names the first hundred of the entries that were skipped or are invalid. */
+export interface ExtensionImport {
+  success: true
+  imported: number
+  skipped: number
+  invalid: number
+  problems: ExtensionProblem[]
+}
+
+/**
+ * An entry, by its line in the file or its place in the list from 1, that was left out: it is no number
+ * (`INVALID`), stands there twice (`REPEATED`), or is in the pool already (`EXISTS`).
+ */
+export interface ExtensionProblem {
+  line: number
+  extension: string
+  reason: "EXISTS" | "INVALID" | "REPEATED"
+}
+
+/** What was deleted, and which extensions were not, for they are lent. */
+export interface ExtensionsDeleted {
+  success: true
+  deleted: number
+  inUse: string[]
+}
+
+/** How many leases were ended. */
+export interface Released {
+  success: true
+  released: number
+}
+
+/** The pools of the tenant, by the name of their line. */
+export interface PoolStatistics {
+  success: true
+  pools: PoolView[]
+}
+
+/**
+ * How much of a pool is used. `usageRate` is the share in use of what is not offline, from 0 to 1; `uses` counts
+ * leases since the import.
+ */
+export interface PoolView {
+  lineId: string
+  lineName: string
+  total: number
+  available: number
+  inUse: number
+  cooling: number
+  offline: number
+  usageRate: number
+  uses: number
+}
+
+/** One extension. */
+export interface ExtensionAnswer {
+  success: true
+  extension: ExtensionView
+}
+
+/**
+ * An extension. While it is lent `userId` and `callId` tell to whom; until `coolUntil` nobody is lent it, for its
+ * provider refused it.
+ */
+export interface ExtensionView {
+  id: string
+  lineId: string
+  lineName: string
+  extension: string
+  status: "available" | "in_use" | "offline"
+  userId: string | null
+  userName: string | null
+  callId: string | null
+  leaseUntil: string | null
+  coolUntil: string | null
+  lastUsedAt: string | null
+  uses: number
+  createdAt: string
+}
+
+/** A page of extensions, by line and number. */
+export interface ExtensionPage {
+  success: true
+  extensions: ExtensionView[]
+  page: number
+  pageSize: number
+  total: number
+}
+
+/** An entry of the list. */
+export interface ListingAnswer {
+  success: true
+  entry: Listing
+}
+
+/** A number that is not called. `source` is how it came: by an agent, the API, a file, or a provider. */
+export interface Listing {
+  id: string
+  phone: string
+  reason: string
+  source: "agent" | "api" | "import" | "provider"
+  createdBy: string
+  createdAt: string
+  expiresAt: string | null
+}
+
+/** A page of the list. `nextCursor`, sent with the same parameters, brings the next; null on the last page. */
+export interface ListingPage {
+  success: true
+  entries: Listing[]
+  nextCursor: string | null
+}
+
+/** What the list says of each number, in the order asked. */
+export interface CheckAnswer {
+  success: true
+  numbers: Checked[]
+}
+
+/** What the list says of a number, which stands as it was asked; `entryId` names the entry that forbids it. */
+export interface Checked {
+  phone: string
+  code: "DO_NOT_CALL" | "INVALID_PHONE" | "OK"
+  entryId: string | null
+}
+
+/**
+ * What an import did. `rows` = `added` + `known` + `failed` + `repeated`; `known` stood on the list before.
+ *
+ * `errors` names the first thousand rows that failed.
+ */
+export interface ListingImport {
+  success: true
+  rows: number
+  added: number
+  known: number
+  failed: number
+  repeated: number
+  errors: RowProblem[]
+}
+
+/** A row that is not taken: the line on which it ends, why by code, and in words. */
+export interface RowProblem {
+  line: number
+  code: string
+  message: string
+}
+
+/** The numbers that lines under test may dial, unmasked: they are no customers'. */
+export interface NumbersAnswer {
+  success: true
+  numbers: TrialNumber[]
+}
+
+/** A number (E.164) that a line under test may dial, and whose it is. */
+export interface TrialNumber {
+  phone: string
+  note: string
+}
+
+/**
+ * What a dial would come to at this moment: `code` is the error that it would be refused with, else null.
+ *
+ * `deviceId` or `lineId` would carry the call. `lines` are the tenant's, each with what was made of it; an agent is
+ * told of those on which it could call. The last place of a line, or its last free extension, may be gone by then.
+ */
+export interface RoutingAnswer {
+  success: true
+  callMethod: "cloud" | "mobile"
+  code: string | null
+  message: string | null
+  deviceId: string | null
+  lineId: string | null
+  lines: Judged[]
+}
+
+/** A line and what was made of it. */
+export interface Judged {
+  lineId: string
+  name: string
+  reason: "CHOSEN" | "DAY_FULL" | "LATER" | "LINE_FROZEN" | "LINE_OFF" | "LINE_SUSPENDED" | "NOT_ASKED_FOR" | "NO_ROOM" | "NO_SEAT" | "OTHER_CASES" | "OUT_OF_HOURS" | "TEST_NUMBER_ONLY"
+}
+
 /** The wish is committed. The call ends when its phone says so. */
 export interface HangUpAnswer {
+  success: true
+}
+
+/** The provider did it, or says so. */
+export interface ControlAnswer {
   success: true
 }
 
@@ -1358,10 +1979,14 @@ export interface Cause {
   advice: string
 }
 
-/** One call and its history, oldest first; `eventsTruncated` where there is more of it than is shown. */
+/**
+ * One call, what can be done to it now (`hang_up`, `mute`, `transfer`), and its history, oldest first;
+ * `eventsTruncated` where there is more of it than is shown.
+ */
 export interface CallAnswer {
   success: true
   call: CallRecord
+  controls: ("hang_up" | "mute" | "transfer")[]
   events: CallEvent[]
   eventsTruncated: boolean
 }
@@ -1379,7 +2004,7 @@ export interface CallEvent {
  * Where a call stands (seed 003 §5.3).
  *
  * `startTime` is when the customer answered. `duration` is seconds of talk: so far while connected, in all once ended,
- * and null where nobody can tell.
+ * and null where nobody can tell. `controls` is what can be done to the call now: `hang_up`, `mute`, `transfer`.
  */
 export interface CallStatusAnswer {
   success: true
@@ -1391,6 +2016,7 @@ export interface CallStatusAnswer {
   outcome: Outcome | null
   hangupCause: HangupCause | null
   evidence: Evidence | null
+  controls: ("hang_up" | "mute" | "transfer")[]
   updatedAt: string
 }
 
@@ -1504,13 +2130,6 @@ export interface ImportAnswer {
   errors: RowProblem[]
 }
 
-/** A row that is not taken: the line on which it ends, why by code, and in words. */
-export interface RowProblem {
-  line: number
-  code: string
-  message: string
-}
-
 /** One customer as it was saved; `created` tells that it is new. */
 export interface SavedAnswer {
   success: true
@@ -1521,7 +2140,7 @@ export interface SavedAnswer {
 /** What is answered where a request is not carried out. `details` are the values that `message` speaks of. */
 export interface ApiError {
   success: false
-  code: "BAD_REQUEST" | "INVALID_FIELD" | "INVALID_PHONE" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "REQUEST_TIMEOUT" | "IDEMPOTENCY_MISMATCH" | "ALREADY_EXISTS" | "VERSION_CONFLICT" | "IN_USE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "BAD_CREDENTIALS" | "REFRESH_REUSED" | "ACCOUNT_LOCKED" | "ACCOUNT_DISABLED" | "TENANT_SUSPENDED" | "PASSWORD_CHANGE_REQUIRED" | "WEAK_PASSWORD" | "FORBIDDEN" | "ROLE_NOT_GRANTABLE" | "SELF_CHANGE" | "LAST_ADMIN" | "ORIGIN_NOT_ALLOWED" | "RATE_LIMITED" | "BIND_TOKEN_INVALID" | "DEVICE_UNBOUND" | "DEVICE_ON_CALL" | "NO_DEVICE" | "DEVICE_OFFLINE" | "DEVICE_BUSY" | "NO_LINE" | "NO_SEAT" | "LINE_BUSY" | "LIMIT_LINE_DAY" | "LIMIT_HOURS" | "TEST_NUMBER_ONLY" | "HANGUP_UNSUPPORTED" | "CALL_CHANGED" | "TOO_MANY_HOOKS" | "HOOK_DISABLED" | "RECORDING_OFF" | "RECORDING_EXISTS" | "RECORDING_GONE" | "RECORDING_MISSING" | "RECORDING_HELD" | "UPLOAD_IN_PROGRESS" | "UPLOAD_INCOMPLETE" | "CHECKSUM_MISMATCH" | "UNSUPPORTED_AUDIO" | "STORAGE_FULL" | "RANGE_NOT_SATISFIABLE" | "BAD_MESSAGE" | "UNKNOWN_TYPE" | "UNEXPECTED_MESSAGE" | "UNAVAILABLE" | "DRAINING" | "INTERNAL"
+  code: "BAD_REQUEST" | "INVALID_FIELD" | "INVALID_PHONE" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "REQUEST_TIMEOUT" | "IDEMPOTENCY_MISMATCH" | "ALREADY_EXISTS" | "VERSION_CONFLICT" | "IN_USE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "BAD_CREDENTIALS" | "REFRESH_REUSED" | "ACCOUNT_LOCKED" | "ACCOUNT_DISABLED" | "TENANT_SUSPENDED" | "PASSWORD_CHANGE_REQUIRED" | "WEAK_PASSWORD" | "FORBIDDEN" | "ROLE_NOT_GRANTABLE" | "SELF_CHANGE" | "LAST_ADMIN" | "ORIGIN_NOT_ALLOWED" | "RATE_LIMITED" | "BIND_TOKEN_INVALID" | "DEVICE_UNBOUND" | "DEVICE_ON_CALL" | "NO_DEVICE" | "DEVICE_OFFLINE" | "DEVICE_BUSY" | "NO_LINE" | "NO_SEAT" | "LINE_BUSY" | "NO_EXTENSION" | "LIMIT_LINE_DAY" | "CALLS_OFF" | "DO_NOT_CALL" | "LIMIT_HOURS" | "TEST_NUMBER_ONLY" | "HANGUP_UNSUPPORTED" | "NOT_SUPPORTED" | "CALL_ENDED" | "CONTROL_REFUSED" | "CONTROL_UNCERTAIN" | "LINE_UNWELL" | "CALL_CHANGED" | "TOO_MANY_HOOKS" | "HOOK_DISABLED" | "RECORDING_OFF" | "RECORDING_EXISTS" | "RECORDING_GONE" | "RECORDING_MISSING" | "RECORDING_HELD" | "UPLOAD_IN_PROGRESS" | "UPLOAD_INCOMPLETE" | "CHECKSUM_MISMATCH" | "UNSUPPORTED_AUDIO" | "STORAGE_FULL" | "RANGE_NOT_SATISFIABLE" | "BAD_MESSAGE" | "UNKNOWN_TYPE" | "UNEXPECTED_MESSAGE" | "UNAVAILABLE" | "DRAINING" | "INTERNAL"
   message: string
   details: Record<string, unknown>
   timestamp: string
@@ -1650,12 +2269,12 @@ export interface Operations {
     }
     answer: TenantAnswer
   }
-  /** Give a tenant another name. Needs: tenants.manage. */
+  /** Give a tenant another name, or other hours in which it calls; also such as it may not give itself. Needs: tenants.manage. */
   "PUT /api/v1/admin/tenants/{tenant_id}": {
     path: {
       tenant_id: string
     }
-    body: TenantName
+    body?: TenantChange
     answer: TenantAnswer
   }
   /** Suspend a tenant: nobody of it is let in, and its sockets close; its logins and phones wait for the end. Needs: tenants.manage. */
@@ -1676,7 +2295,7 @@ export interface Operations {
   "GET /api/v1/admin/tenant": {
     answer: TenantAnswer
   }
-  /** Change the tenant's name, time zone, recording, and what agents choose in the quick record. Needs: tenant.configure. */
+  /** Change the tenant's name, time zone, recording, when it calls, and what agents choose in the quick record. Needs: tenant.configure. */
   "PUT /api/v1/admin/tenant": {
     body?: TenantConfig
     answer: TenantAnswer
@@ -1942,7 +2561,7 @@ export interface Operations {
   "GET /api/v1/calls/config": {
     answer: ConfigAnswer
   }
-  /** Set how the asker calls out. The default phone is one of the asker's own. Needs: calls.dial. */
+  /** Set how the asker calls out. The default phone is one of the asker's own, the line one on which it can call. Needs: calls.dial. */
   "PUT /api/v1/calls/config": {
     body?: ConfigRequest
     answer: ConfigAnswer
@@ -2002,6 +2621,14 @@ export interface Operations {
     }
     answer: TestAnswer
   }
+  /** Put a line that was suspended or frozen back into service, once its provider answers a probe. Needs: lines.manage. */
+  "POST /api/v1/calls/lines/{line_id}/unfreeze": {
+    path: {
+      line_id: string
+    }
+    body?: UnfreezeRequest
+    answer: Unfrozen
+  }
   /** List who of those within reach has a seat on a line. Needs: lines.read. */
   "GET /api/v1/calls/lines/{line_id}/seats": {
     path: {
@@ -2026,16 +2653,305 @@ export interface Operations {
     }
     answer: Done
   }
+  /** List the tenant's Infinity channels. Needs: lines.manage. */
+  "GET /api/v1/channel/infinity/list": {
+    query?: {
+      channel_name?: string
+      status?: 0 | 1 | 2
+      page?: number
+      page_size?: number
+    }
+    answer: ChannelList
+  }
+  /** Make a channel, which is off. Needs: lines.manage. */
+  "POST /api/v1/channel/infinity": {
+    body: NewChannel
+    key?: string
+    answer: ChannelMade
+  }
+  /** Tell how one channel is set up. Needs: lines.manage. */
+  "GET /api/v1/channel/infinity/{channel_id}": {
+    path: {
+      channel_id: string
+    }
+    answer: ChannelShown
+  }
+  /** Change what is named of a channel, or with `dry_run` tell what would be changed. Needs: lines.manage. */
+  "PUT /api/v1/channel/infinity/{channel_id}": {
+    path: {
+      channel_id: string
+    }
+    query?: {
+      dry_run?: boolean
+    }
+    body: ChannelFields
+    answer: ChannelChanged
+  }
+  /** Delete a channel: its keys are erased, and its history stays. One that is deleted already stays so. Needs: lines.manage. */
+  "DELETE /api/v1/channel/infinity/{channel_id}": {
+    path: {
+      channel_id: string
+    }
+    answer: ChannelDone
+  }
+  /** Turn a channel on or off, or put it under test. Needs: lines.manage. */
+  "PUT /api/v1/channel/infinity/{channel_id}/status": {
+    path: {
+      channel_id: string
+    }
+    body: ChannelStatus
+    answer: ChannelDone
+  }
+  /** List what was done to a channel, also to one that was deleted, newest first. Needs: lines.manage. */
+  "GET /api/v1/channel/infinity/{channel_id}/history": {
+    path: {
+      channel_id: string
+    }
+    query?: {
+      cursor?: string
+      page_size?: number
+    }
+    answer: ChannelHistory
+  }
+  /** Tell how a channel does, and how much it is used now. Needs: lines.manage. */
+  "GET /api/v1/channel/infinity/{channel_id}/health": {
+    path: {
+      channel_id: string
+    }
+    answer: ChannelHealth
+  }
+  /** Show a channel's key in full, which the audit log keeps with the reason; the secret is never shown. Needs: lines.reveal. */
+  "POST /api/v1/channel/infinity/{channel_id}/reveal": {
+    path: {
+      channel_id: string
+    }
+    body: Reason
+    answer: ChannelKey
+  }
+  /** Log what somebody did on the console's page. Needs: lines.manage. */
+  "POST /api/v1/track": {
+    body: Footprint
+    answer: Done
+  }
+  /** List the tenant's Infinity configurations. Needs: lines.manage. */
+  "GET /api/v1/infinity/configs": {
+    query?: {
+      page?: number
+      pageSize?: number
+    }
+    answer: InfinityConfigList
+  }
+  /** Make a configuration. Needs: lines.manage. */
+  "POST /api/v1/infinity/configs": {
+    body: NewInfinityConfig
+    key?: string
+    answer: InfinityConfigAnswer
+  }
+  /** Sign in with a configuration that is not kept; nothing is dialled. Needs: lines.manage. */
+  "POST /api/v1/infinity/configs/test-connection": {
+    body: InfinityTrial
+    answer: TestAnswer
+  }
+  /** Tell one configuration. Needs: lines.manage. */
+  "GET /api/v1/infinity/configs/id/{config_id}": {
+    path: {
+      config_id: string
+    }
+    answer: InfinityConfigAnswer
+  }
+  /** Tell one configuration; by the id of one's own tenant (seed 001) the one that is taken first. Needs: lines.manage. */
+  "GET /api/v1/infinity/configs/{config_id}": {
+    path: {
+      config_id: string
+    }
+    answer: InfinityConfigAnswer
+  }
+  /** Change what is named of a configuration. Needs: lines.manage. */
+  "PUT /api/v1/infinity/configs/{config_id}": {
+    path: {
+      config_id: string
+    }
+    body?: InfinityConfigFields
+    answer: InfinityConfigAnswer
+  }
+  /** Delete a configuration: its key is erased, and the records of its calls stay. Needs: lines.manage. */
+  "DELETE /api/v1/infinity/configs/{config_id}": {
+    path: {
+      config_id: string
+    }
+    answer: Done
+  }
+  /** Turn a configuration on or off. Needs: lines.manage. */
+  "POST /api/v1/infinity/configs/{config_id}/toggle": {
+    path: {
+      config_id: string
+    }
+    body: Toggle
+    answer: InfinityConfigAnswer
+  }
+  /** Sign in with a configuration as it is kept; nothing is dialled. Needs: lines.manage. */
+  "POST /api/v1/infinity/configs/{config_id}/test-connection": {
+    path: {
+      config_id: string
+    }
+    answer: TestAnswer
+  }
+  /** Start a call over one line: the same as a dial with `callMethod` cloud and that line's id. Needs: calls.dial. */
+  "POST /api/v1/infinity/make-call": {
+    body: MakeCall
+    key?: string
+    answer: DialAnswer
+  }
+  /** Put extensions into a line's pool; those that are in it already are skipped. Needs: extensions.manage. */
+  "POST /api/v1/infinity/extensions/batch-import": {
+    body: BatchImport
+    key?: string
+    answer: ExtensionImport
+  }
+  /** Put the extensions of a file into a line's pool: one in the first cell of each line, whatever stands behind. Needs: extensions.manage. */
+  "POST /api/v1/infinity/extensions/import/{line_id}": {
+    path: {
+      line_id: string
+    }
+    body: Blob | string
+    key?: string
+    answer: ExtensionImport
+  }
+  /** Delete extensions, but for those that are lent, which the answer names. Needs: extensions.manage. */
+  "POST /api/v1/infinity/extensions/batch-delete": {
+    body: BatchDelete
+    answer: ExtensionsDeleted
+  }
+  /** End all leases of an agent by force, though calls may be under way: only if you know that they are not. Needs: extensions.manage. */
+  "POST /api/v1/infinity/extensions/force-release-collector/{user_id}": {
+    path: {
+      user_id: string
+    }
+    body?: Release
+    answer: Released
+  }
+  /** Tell how much of each line's pool is used now. Needs: extensions.manage. */
+  "GET /api/v1/infinity/extensions/statistics/{tenant_id}": {
+    path: {
+      tenant_id: string
+    }
+    query?: {
+      lineId?: string
+    }
+    answer: PoolStatistics
+  }
+  /** Tell one extension. Raises NOT_FOUND. Needs: extensions.manage. */
+  "GET /api/v1/infinity/extensions/id/{extension_id}": {
+    path: {
+      extension_id: string
+    }
+    answer: ExtensionAnswer
+  }
+  /** List the extensions of the tenant that the path names, and who has which now. Needs: extensions.manage. */
+  "GET /api/v1/infinity/extensions/{extension_id}": {
+    path: {
+      extension_id: string
+    }
+    query?: {
+      page?: number
+      pageSize?: number
+      lineId?: string
+      status?: "available" | "in_use" | "offline"
+      userId?: string
+      search?: string
+    }
+    answer: ExtensionPage
+  }
+  /** Take an extension out of the pool, or put it back. Needs: extensions.manage. */
+  "PUT /api/v1/infinity/extensions/{extension_id}": {
+    path: {
+      extension_id: string
+    }
+    body: ExtensionFields
+    answer: ExtensionAnswer
+  }
+  /** Delete an extension. Raises NOT_FOUND, and IN_USE while it is lent. Needs: extensions.manage. */
+  "DELETE /api/v1/infinity/extensions/{extension_id}": {
+    path: {
+      extension_id: string
+    }
+    answer: Done
+  }
+  /** End the lease of an extension by force, though its call may be under way: only if you know that it is not. Needs: extensions.manage. */
+  "POST /api/v1/infinity/extensions/{extension_id}/release": {
+    path: {
+      extension_id: string
+    }
+    body?: Release
+    answer: Released
+  }
+  /** Put a number on the list, at once; one that stands there already is never kept for a shorter time. Needs: do_not_call.add. */
+  "POST /api/v1/calls/do-not-call": {
+    body?: NewListing
+    key?: string
+    answer: ListingAnswer
+  }
+  /** List the numbers that are not called now, the last entered first. Needs: do_not_call.read. */
+  "GET /api/v1/calls/do-not-call": {
+    query?: {
+      cursor?: string
+      limit?: number
+    }
+    answer: ListingPage
+  }
+  /** Tell which of up to a hundred numbers may not be called; hours are not looked at. Needs: do_not_call.read. */
+  "POST /api/v1/calls/do-not-call/check": {
+    body: CheckBody
+    answer: CheckAnswer
+  }
+  /** Put the numbers of a CSV file on the list, for good: UTF-8 or GB18030, with a header row. Needs: do_not_call.manage. */
+  "POST /api/v1/calls/do-not-call/import": {
+    body: Blob | string
+    key?: string
+    answer: ListingImport
+  }
+  /** Take a number off the list, for a reason that the audit log keeps. Needs: do_not_call.manage. */
+  "POST /api/v1/calls/do-not-call/{entry_id}/lift": {
+    path: {
+      entry_id: string
+    }
+    body: LiftBody
+    answer: Done
+  }
+  /** List the numbers that lines in `testing` may dial. Needs: lines.manage. */
+  "GET /api/v1/calls/test-numbers": {
+    answer: NumbersAnswer
+  }
+  /** Replace the numbers that lines in `testing` may dial; the next dial goes by them. Needs: lines.manage. */
+  "PUT /api/v1/calls/test-numbers": {
+    body: NumbersBody
+    answer: NumbersAnswer
+  }
   /** Start a call on the agent's work phone, or over a line. Needs: calls.dial. */
   "POST /api/v1/calls/dial": {
     body?: DialRequest
     key?: string
     answer: DialAnswer
   }
+  /** Tell by which phone or line a dial would go, or why by none; nothing is dialled. Needs: calls.dial. */
+  "POST /api/v1/calls/routing/explain": {
+    body?: DialRequest
+    answer: RoutingAnswer
+  }
   /** End a call, or keep it from being dialled; a call that has ended is a success. Needs: calls.control. */
   "POST /api/v1/calls/hangup": {
     body: HangUpRequest
     answer: HangUpAnswer
+  }
+  /** Mute the agent of a call towards the customer, or no longer. Needs: calls.control. */
+  "POST /api/v1/calls/mute": {
+    body: MuteRequest
+    answer: ControlAnswer
+  }
+  /** Hand the customer of a call to somebody else. Needs: calls.control. */
+  "POST /api/v1/calls/transfer": {
+    body: TransferRequest
+    answer: ControlAnswer
   }
   /** Take CALL_STATUS from an app over HTTP, one or a batch after an offline spell. Needs: phone. */
   "POST /api/v1/calls/mobile/status": {
@@ -2133,6 +3049,14 @@ export interface Operations {
     }
     answer: Done
   }
+  /** Look up soon what calls a message names, of which nobody knows who sent it. Raises NOT_FOUND. Needs: anyone. */
+  "POST /api/v1/calls/webhook/{provider}": {
+    path: {
+      provider: string
+    }
+    body: Blob | string
+    answer: Response
+  }
   /** Keep what a provider sends to the URL of a line. Raises NOT_FOUND, FORBIDDEN. Needs: anyone. */
   "POST /api/v1/calls/webhook/{provider}/{token}": {
     path: {
@@ -2140,6 +3064,14 @@ export interface Operations {
       token: string
     }
     body: Blob | string
+    answer: Response
+  }
+  /** Keep what a provider says in a query, by GET. Raises NOT_FOUND, FORBIDDEN. Needs: anyone. */
+  "GET /api/v1/calls/webhook/{provider}/{token}": {
+    path: {
+      provider: string
+      token: string
+    }
     answer: Response
   }
   /** Keep what a provider sends to one of the URLs of a line. Raises NOT_FOUND, FORBIDDEN. Needs: anyone. */
@@ -2150,6 +3082,15 @@ export interface Operations {
       token: string
     }
     body: Blob | string
+    answer: Response
+  }
+  /** Keep what a provider says to one of the URLs of a line, by GET. Raises NOT_FOUND, FORBIDDEN. Needs: anyone. */
+  "GET /api/v1/calls/webhook/{provider}/{kind}/{token}": {
+    path: {
+      provider: string
+      kind: string
+      token: string
+    }
     answer: Response
   }
   /** Take a recording from the phone that made the call. Needs: phone. */
@@ -2320,6 +3261,7 @@ export const RETRIED: ReadonlySet<string> = new Set([
   "DRAINING",
   "INTERNAL",
   "LINE_BUSY",
+  "NO_EXTENSION",
   "RATE_LIMITED",
   "REQUEST_TIMEOUT",
   "STORAGE_FULL",
