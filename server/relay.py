@@ -2,8 +2,7 @@
 
 Redis only carries. A message that is lost comes again from PostgreSQL: commands by the node that holds the phone,
 events by the nodes' refill. So sending never waits and never fails; what cannot be carried is dropped and counted. All
-that is sent
-while one round trip is under way goes with the next one, one PUBLISH a node.
+that is sent while one round trip is under way goes with the next one, one PUBLISH a node.
 """
 
 import asyncio
