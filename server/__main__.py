@@ -15,7 +15,8 @@ import click
 import uvloop
 
 from protocol.errors import DialdeskError
-from server.app import VERSION, web_node, worker_node
+from server import VERSION
+from server.app import web_node, worker_node
 from server.check import check
 from server.config import Config, ConfigError, read_config
 from server.dev import DevError, Options, dev

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from protocol.errors import ERRORS
-from server.app import VERSION, all_endpoints
+from server import VERSION
 from server.asyncapi import describe_messages
 from server.openapi import describe_endpoints
+from server.routes import all_routes
 from server.schemas import Json
 
 GENERATED = Path(__file__).parents[1] / "clients" / "web" / "sdk" / "src" / "generated.ts"
@@ -169,7 +170,7 @@ def _comment(text: str, indent: str) -> str:
 
 def main(arguments: Iterable[str]) -> None:
     """Write the module, or with `--check` exit with a message where it is not what it should be."""
-    endpoints = all_endpoints()
+    endpoints = all_routes()
     openapi: Any = msgspec.json.decode(
         describe_endpoints(endpoints, version=VERSION, server_url="https://desk.example")
     )

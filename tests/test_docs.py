@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import get_args
 
 import click
 import msgspec
@@ -14,9 +14,9 @@ from protocol import messages
 from protocol.call import Evidence, HangupCause, Outcome, Status
 from protocol.errors import ERRORS, CloseCode
 from server.__main__ import main as server_main
-from server.app import _documents, _endpoints
-from server.config import Config, read_config
+from server.config import Config
 from server.http import Endpoint
+from server.routes import all_routes, documents
 from server.telemetry import Metrics
 
 ROOT = Path(__file__).parent.parent
@@ -172,18 +172,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 
 def _all_endpoints() -> list[Endpoint]:
-    """The routes of a web node, bound to objects that nobody has opened: a route is only read here, never served."""
-    config = read_config(
-        {
-            "DATABASE_URL": "postgres://nobody@127.0.0.1/nothing",
-            "REDIS_URL": "redis://127.0.0.1/0",
-            "SECRET_KEY": "not-a-secret-not-a-secret-not-a-secret",
-            "MASTER_KEYS": "test:bm90IGEgc2VjcmV0LCAzMiBieXRlcyBvZiBhc2NpaS4=",
-        }
-    )
-    hints = {name: kind for name, kind in get_type_hints(_endpoints).items() if name != "return"}
-    parts: dict[str, Any] = {name: config if kind is Config else kind.__new__(kind) for name, kind in hints.items()}
-    return [*_endpoints(**parts), *_documents([], config)]
+    return [*all_routes(), *documents([], "https://desk.test")]
 
 
 def _commands(program: str, group: click.Group) -> Iterator[str]:
