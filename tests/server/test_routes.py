@@ -434,7 +434,8 @@ async def test_what_is_not_served_is_refused_like_anything_else(config: Config, 
     """A path that is not there is NOT_FOUND; a method that a path does not take is told which ones it does."""
     async with installation(config, database) as site:
         absent = [
-            outcome(await site.send("GET", path)) for path in ("/nowhere", "/api/v1/", "/api/v1/calls/", "/%00", "/x" * 999)
+            outcome(await site.send("GET", path))
+            for path in ("/nowhere", "/api/v1/", "/api/v1/calls/", "/%00", "/x" * 999)
         ]
         allowed = {one.path: (await site.send("PATCH", one.path)).headers["allow"] for one in site.endpoints}
 
