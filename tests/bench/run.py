@@ -4,6 +4,7 @@
     python tests/bench/run.py sessions --count 10000
     python tests/bench/run.py recordings
     python tests/bench/run.py channels --rate 100 --seconds 30
+    python tests/bench/run.py desk
 
 Everything is real and on this machine: PostgreSQL with fsync, Valkey, SeaweedFS, two web nodes, a worker, and clients
 in this process, which share its cores with the servers. Latency is told from the moment a dial was *due* (open loop).
@@ -22,6 +23,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.channels import measure_channels
+from tests.bench.desk import measure_desk
 from tests.bench.dials import measure_dials
 from tests.bench.recordings import measure_beside_dials, measure_one
 from tests.bench.sessions import measure_sessions
@@ -55,6 +57,14 @@ def sessions(count: int) -> None:
 def channels(count: int, rate: int, seconds: int) -> None:
     """Channels: seed 000's API, read and changed as a console does."""
     _run(measure_channels(count, rate, seconds))
+
+
+@main.command()
+@click.option("--rounds", default=5, show_default=True, help="Loads of each page.")
+@click.option("--slower", default=4.0, show_default=True, help="By what the browser's CPU is slowed down.")
+def desk(rounds: int, slower: float) -> None:
+    """Desk: how soon it can be used in a slow browser, and how much that loads."""
+    _run(measure_desk(rounds, slower))
 
 
 @main.command()
