@@ -57,6 +57,8 @@ export class Desk {
   readonly #all = new Topic<[EventType, ToAgent[EventType], Told]>()
   readonly #lives = new Topic<[Live]>()
   readonly #asked = new Map<string, Asked>()
+  /** Calls whose end came before the answer to their DIAL was taken in; the newest few. */
+  readonly #over = new Set<string>()
   readonly #timing: Timing
   #live = NOTHING
   #lastSeq: number | null = null
@@ -163,9 +165,6 @@ export class Desk {
   async hangUp(callId: string, { timeout }: Asking = {}): Promise<void> {
     await this.#ask("HANGUP", { callId }, undefined, timeout)
   }
-
-  /** Calls whose end came before the answer to their DIAL was taken in; the newest few. */
-  readonly #over = new Set<string>()
 
   #ask(type: Asked["type"], data: Asked["data"], key = newId(), timeout = this.#timing.timeout): Promise<string> {
     const { state } = this.#connection
