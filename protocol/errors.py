@@ -164,6 +164,12 @@ ERRORS: dict[str, ErrorSpec] = {
         "The line's provider does not answer as it should ({reason}); use force=true to put it into service anyway",
     ),
     "CALL_CHANGED": ErrorSpec(409, True, "通话状态正在变化，请重试", "The call is changing; try again"),
+    "EXPORT_TOO_LARGE": ErrorSpec(
+        422,
+        False,
+        "符合条件的通话超过 {limit} 条，请缩小时间范围或增加条件",
+        "More than {limit} calls match; choose a shorter time or more filters",
+    ),
     # webhooks that we send
     "TOO_MANY_HOOKS": ErrorSpec(
         409,

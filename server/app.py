@@ -20,6 +20,7 @@ from server.agents import Agents
 from server.api_keys import ApiKeys
 from server.archive import Archive
 from server.auth import Auth
+from server.board import Board
 from server.calls import Calls
 from server.config import Config, master_keys
 from server.controls import Controls
@@ -27,6 +28,7 @@ from server.customers import Customers
 from server.devices import Devices
 from server.do_not_call import DoNotCall
 from server.explain import Explain
+from server.export import Export
 from server.extension_leases import ExtensionLeases
 from server.extensions import Extensions
 from server.fetch import open_fetcher
@@ -39,6 +41,7 @@ from server.infinity_calls import InfinityCalls
 from server.infinity_channels import InfinityChannels
 from server.infinity_configs import InfinityConfigs
 from server.intake import Intake
+from server.lately import Lately
 from server.lease import Lease
 from server.line_config import open_accounts
 from server.line_health import LineHealth
@@ -138,6 +141,8 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 calls=calls,
                 records=Records(database),
                 statistics=Statistics(database),
+                board=Board(database),
+                export=Export(database, live),
                 uploads=uploads,
                 recordings=Recordings(database, stores, config),
                 customers=Customers(database),
@@ -151,6 +156,7 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
                 do_not_call=DoNotCall(database),
                 trial_numbers=TrialNumbers(database),
                 explain=Explain(database),
+                lately=Lately(database),
                 webhooks=Webhooks(database, accounts, live, metrics),
                 config=config,
                 health=Health(database, relay, lease, hub, metrics, config),

@@ -84,9 +84,10 @@ class BindAnswer(Answer, frozen=True, kw_only=True):
 
 
 class ListQuery(Body, frozen=True, kw_only=True):
-    """Which phones to tell: all that the asker reaches, or one agent's."""
+    """Which phones to tell: all that the asker reaches, one agent's, or those that are online or not."""
 
     user_id: Id | None = None
+    online_status: Literal["online", "offline"] | None = None
     page: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
     page_size: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
 
@@ -95,6 +96,7 @@ class ListedDevice(DeviceView, frozen=True, kw_only=True, rename="camel"):
     """A phone, and whose it is."""
 
     user_id: str
+    user_name: str
 
 
 class ListAnswer(Answer, frozen=True, kw_only=True):
@@ -132,6 +134,7 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     id: str
     user_id: str
+    user_name: str
     phone_id: str
     device_id: str
     phone_number: str
@@ -406,11 +409,17 @@ class Devices:
                 connection,
                 _reach(identity),
                 query.user_id,
+                online_status=query.online_status,
                 limit=query.page_size,
                 offset=(query.page - 1) * query.page_size,
             )
         return ListAnswer(
-            devices=[ListedDevice(**msgspec.structs.asdict(device.view()), user_id=device.user_id) for device in found],
+            devices=[
+                ListedDevice(
+                    **msgspec.structs.asdict(device.view()), user_id=device.user_id, user_name=device.user_name
+                )
+                for device in found
+            ],
             page=query.page,
             page_size=query.page_size,
             total=total,
@@ -440,6 +449,7 @@ class Devices:
                 LogEntry(
                     id=str(line.id),
                     user_id=line.user_id,
+                    user_name=line.user_name,
                     phone_id=line.device_id,
                     device_id=line.hardware_id,
                     phone_number=line.phone_number,

@@ -11,8 +11,8 @@ whose parameters say by name what they take:
     request    RequestInfo: address, request id, language
     others     parts of the path
 
-It returns a Struct, encoded as JSON, or a Download, a Stream or a Redirect. The first line of its docstring is its
-summary in the OpenAPI document, which is generated from these same declarations (openapi.py).
+It returns a Struct, encoded as JSON, or a Download, a Stream, something Written or a Redirect. The first line of its
+docstring is its summary in the OpenAPI document, which is generated from these same declarations (openapi.py).
 """
 
 import asyncio
@@ -46,7 +46,9 @@ from server.streams import (
     Outgoing,
     Redirect,
     Stream,
+    Written,
     answer_stream,
+    answer_written,
     content_disposition,
     pour,
 )
@@ -332,6 +334,8 @@ async def _outgoing(answer: Any, request: RequestInfo, method: str) -> Outgoing:
     match answer:
         case Stream():
             return await answer_stream(answer, request.headers, method)
+        case Written():
+            return await answer_written(answer, method)
         case Redirect():
             return Outgoing(status=302, headers={"location": answer.url}, length=0)
         case Download():

@@ -19,7 +19,7 @@ from server.code_tables import ERROR_HEADS, error_rows, in_markdown
 from server.forms import FIELD_BOUND, FILE
 from server.http import ANYONE, IDEMPOTENCY_KEY, NUMBERED, PHONE, SIGNED_IN, Download, Endpoint, bare, media_type
 from server.schemas import API, CODE, Json, Schemas, about_struct, split_docstring
-from server.streams import Redirect, Stream
+from server.streams import Redirect, Stream, Written
 
 HTTP_RULES = f"""
 The JSON API of Dialdesk, a realtime call-control server. What happens is told as it happens over WebSockets, which the
@@ -231,6 +231,8 @@ def _successes(answer: Any, schemas: "Schemas") -> dict[str, Json]:
     if kind is Redirect:
         location = {"Location": {"required": True, "schema": {"type": "string", "format": "uri-reference"}}}
         return {"302": {"description": "It is there for now.", "headers": {**_headers(302), **location}}}
+    if kind is Written:
+        return {"200": _success("The file.", {media_type(answer) or "*/*": {}})}
     if kind is Download:
         return {"200": _success("The document.", {media_type(answer) or "*/*": {}})}
     if kind is Stream:

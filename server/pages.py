@@ -1,4 +1,4 @@
-"""The pages of clients/web, served as they were built: the desk (`/`) and the phone page.
+"""The pages of clients/web, served as they were built: the desk (`/`), the phone page and the console.
 
 What the build left in its folder is read once, at boot. Names under /assets/ carry a hash of what they name, so a
 browser keeps those for ever and asks anew only for the pages themselves. `npm run build` leaves a .br and a .gz beside
@@ -21,7 +21,7 @@ from server.config import Config
 BUILT = Path(__file__).parents[1] / "clients" / "web" / "dist"
 """Where the build leaves the pages."""
 
-PAGES = {"/": "index.html", "/phone": "phone.html"}
+PAGES = {"/": "index.html", "/phone": "phone.html", "/console": "console.html"}
 """The pages by their paths."""
 
 _ENCODINGS = (("br", ".br"), ("gzip", ".gz"))

@@ -40,12 +40,9 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
 # --- what is asked --------------------------------------------------------------------------------------------------
 
 
-class ListQuery(Body, frozen=True, kw_only=True):
-    """Which calls to list. `from` and `to` bound the time of the dial (from <= time < to).
-
-    `outcome` and `recording` may be repeated. With `updatedSince` the list is a feed of changes, the oldest change
-    first.
-    """
+class Filters(Body, frozen=True, kw_only=True):
+    """Which calls. `from` and `to` bound the time of the dial (from <= time < to); `outcome` and `recording` may be
+    repeated."""
 
     status: Status | None = None
     outcome: tuple[Outcome, ...] = ()
@@ -60,6 +57,15 @@ class ListQuery(Body, frozen=True, kw_only=True):
     external_id: Id | None = None
     from_: Instant | None = msgspec.field(default=None, name="from")
     to: Instant | None = None
+
+
+class ListQuery(Filters, frozen=True, kw_only=True):
+    """Which calls to list. `from` and `to` bound the time of the dial (from <= time < to).
+
+    `outcome` and `recording` may be repeated. With `updatedSince` the list is a feed of changes, the oldest change
+    first.
+    """
+
     updated_since: Instant | None = None
     cursor: CursorText | None = None
     limit: Limit = 20
@@ -290,7 +296,7 @@ class Records:
         """
         reach = identity.calls
         async with self._database.search() as connection:
-            wanted = await _wanted(connection, identity, query)
+            wanted = await wanted_by(connection, identity, query)
             if query.updated_since is None:
                 place = _place(query.cursor, "newest")
                 return _told(identity, "newest", await records.newest(connection, reach, wanted, place, query.limit))
@@ -355,11 +361,12 @@ class Records:
         return OptionsAnswer(
             results=tenant["call_results"],
             intentions=tenant["call_intentions"],
-            causes=[_cause(code, request.language) for code in HangupCause],
+            causes=[cause_in(code, request.language) for code in HangupCause],
         )
 
 
-async def _wanted(connection: Connection, identity: Identity, query: ListQuery) -> Wanted:
+async def wanted_by(connection: Connection, identity: Identity, query: Filters) -> Wanted:
+    """What the calls must be that somebody asks for. Raises INVALID_PHONE for a `customerPhone` that is no number."""
     phone = query.customer_phone
     if phone is not None:
         tenant = await records.tenant(connection, identity.tenant_id)
@@ -434,7 +441,7 @@ def _told(identity: Identity, order: Order, page: Page) -> CallPage:
 
 def _record(row: asyncpg.Record, identity: Identity) -> CallRecord:
     phone: str = row["customer_phone"]
-    recording = _recording(row)
+    recording = recording_of(row)
     return CallRecord(
         call_id=row["id"],
         status=Status(row["status"]),
@@ -465,7 +472,7 @@ def _record(row: asyncpg.Record, identity: Identity) -> CallRecord:
         ringing_at=rfc3339(row["ringing_at"]),
         connected_at=rfc3339(row["connected_at"]),
         ended_at=rfc3339(row["ended_at"]),
-        ring_duration=_ringing(row),
+        ring_duration=ringing(row),
         duration=row["duration"],
         has_recording=row["has_recording"],
         recording_size=row["recording_size"],
@@ -477,7 +484,7 @@ def _record(row: asyncpg.Record, identity: Identity) -> CallRecord:
     )
 
 
-def _recording(row: asyncpg.Record) -> Recording:
+def recording_of(row: asyncpg.Record) -> Recording:
     """What stands for the recording; the lists judge by the same words (storage/sql/records.sql)."""
     status: Recording | None = row["recording_status"]
     return status or ("awaited" if row["record"] and row["has_recording"] else "none")
@@ -509,8 +516,9 @@ def _talk(row: asyncpg.Record) -> int | None:
     return talk
 
 
-def _ringing(row: asyncpg.Record) -> int | None:
-    """A phone's account may put the answer before the ringing; that is no time at all."""
+def ringing(row: asyncpg.Record) -> int | None:
+    """Seconds from the ringing to the answer or the end. A phone's account may put the answer before the ringing; that
+    is no time at all."""
     rung: datetime | None = row["ringing_at"]
     until: datetime | None = row["connected_at"] or row["ended_at"]
     if rung is None or until is None:
@@ -518,7 +526,8 @@ def _ringing(row: asyncpg.Record) -> int | None:
     return max(0, (until - rung) // timedelta(seconds=1))
 
 
-def _cause(code: HangupCause, language: Language) -> Cause:
+def cause_in(code: HangupCause, language: Language) -> Cause:
+    """What a cause means, in a language."""
     zh, zh_advice, en, en_advice = _CAUSES[code]
     text, advice = (zh, zh_advice) if language == "zh-CN" else (en, en_advice)
     return Cause(code=code, text=text, advice=advice)

@@ -1,5 +1,7 @@
 """Every route of the API: its method, its path, the function that answers it, and what one must hold to ask it."""
 
+import asyncio
+from functools import cache
 from typing import get_type_hints
 
 from server import VERSION
@@ -7,6 +9,7 @@ from server.admin import Admin
 from server.api_keys import ApiKeys
 from server.asyncapi import describe_messages
 from server.auth import Auth
+from server.board import Board
 from server.calls import Calls
 from server.config import Config, Secret
 from server.controls import Controls
@@ -16,6 +19,7 @@ from server.do_not_call import IMPORT_BOUND as DO_NOT_CALL_BOUND
 from server.do_not_call import DoNotCall
 from server.docs_page import PAGE_POLICY, render_page
 from server.explain import Explain
+from server.export import Export
 from server.extensions import Extensions
 from server.health import Health
 from server.hooks import Hooks
@@ -23,6 +27,7 @@ from server.http import ANYONE, PHONE, SIGNED_IN, Download, Endpoint
 from server.infinity_calls import InfinityCalls
 from server.infinity_channels import InfinityChannels
 from server.infinity_configs import InfinityConfigs
+from server.lately import Lately
 from server.line_health import LineHealth
 from server.lines import Lines
 from server.openapi import describe_endpoints
@@ -48,6 +53,8 @@ def routes(
     calls: Calls,
     records: Records,
     statistics: Statistics,
+    board: Board,
+    export: Export,
     uploads: Uploads,
     recordings: Recordings,
     customers: Customers,
@@ -61,6 +68,7 @@ def routes(
     do_not_call: DoNotCall,
     trial_numbers: TrialNumbers,
     explain: Explain,
+    lately: Lately,
     webhooks: Webhooks,
     health: Health,
     config: Config,
@@ -220,12 +228,15 @@ def routes(
         # calls (seed 003 §5.3, §5.5, §6.4)
         Endpoint("POST", "/api/v1/calls/dial", calls.dial, needs="calls.dial"),
         Endpoint("POST", "/api/v1/calls/routing/explain", explain.explain, needs="calls.dial"),
+        Endpoint("POST", "/api/v1/calls/lately", lately.tell, needs="calls.dial"),
         Endpoint("POST", "/api/v1/calls/hangup", calls.hang_up, needs="calls.control"),
         Endpoint("POST", "/api/v1/calls/mute", controls.mute, needs="calls.control"),
         Endpoint("POST", "/api/v1/calls/transfer", controls.transfer, needs="calls.control"),
         Endpoint("POST", "/api/v1/calls/mobile/status", calls.report_status, needs=PHONE, salvaged=AppStatus),
         Endpoint("POST", "/api/v1/calls/mobile/end", calls.report_end, needs=PHONE, salvaged=AppEnd),
         Endpoint("GET", "/api/v1/calls", records.list_calls, needs="calls.read"),
+        Endpoint("GET", "/api/v1/calls/export", export.calls, needs="calls.export"),
+        Endpoint("GET", "/api/v1/calls/board", board.look, needs="calls.board"),
         Endpoint("GET", "/api/v1/calls/statistics", statistics.count, needs="calls.statistics"),
         Endpoint("GET", "/api/v1/calls/follow-ups", records.follow_ups_due, needs="calls.read"),
         Endpoint("GET", "/api/v1/calls/unrecorded", records.not_recorded, needs="calls.read"),
@@ -302,22 +313,37 @@ def all_routes() -> list[Endpoint]:
 
 
 def documents(endpoints: list[Endpoint], server_url: str) -> list[Endpoint]:
-    """The routes that describe the others, and themselves not."""
-    openapi = describe_endpoints(endpoints, version=VERSION, server_url=server_url)
-    asyncapi = describe_messages(version=VERSION, server_url=server_url)
-    page = render_page(openapi, asyncapi)
+    """The routes that describe the others, and themselves not.
+
+    What they show is made when somebody first asks for it, in a thread: it takes most of a second, for which no node
+    should start later and no call should wait.
+    """
+    described = tuple(endpoints)
+
+    @cache
+    def openapi() -> bytes:
+        return describe_endpoints(described, version=VERSION, server_url=server_url)
+
+    @cache
+    def asyncapi() -> bytes:
+        return describe_messages(version=VERSION, server_url=server_url)
+
+    @cache
+    def page() -> bytes:
+        return render_page(openapi(), asyncapi())
 
     async def show_openapi() -> Download:
         """Show the OpenAPI document."""
-        return Download(openapi, "application/json")
+        return Download(await asyncio.to_thread(openapi), "application/json")
 
     async def show_asyncapi() -> Download:
         """Show the AsyncAPI document of the WebSocket protocol."""
-        return Download(asyncapi, "application/json")
+        return Download(await asyncio.to_thread(asyncapi), "application/json")
 
     async def show_page() -> Download:
         """Show both documents to people."""
-        return Download(page, "text/html; charset=utf-8", headers={"content-security-policy": PAGE_POLICY})
+        html = await asyncio.to_thread(page)
+        return Download(html, "text/html; charset=utf-8", headers={"content-security-policy": PAGE_POLICY})
 
     return [
         Endpoint("GET", "/api/openapi.json", show_openapi, needs=ANYONE),

@@ -138,6 +138,18 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
 
 
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that is written while it is told, so that nobody knows its size before: a file to keep.
+
+    Where `pieces` raises a DialdeskError before its first piece, that is the answer; later, the connection is cut.
+    """
+
+    pieces: AsyncIterator[bytes]
+    media_type: str
+    filename: str
+    headers: dict[str, str] = {}
+
+
 class Redirect(msgspec.Struct, frozen=True):
     """What was asked for is at `url`, for this time."""
 
@@ -145,7 +157,8 @@ class Redirect(msgspec.Struct, frozen=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as it goes out: `content`, and where it is longer than that, the `rest` of it."""
+    """An answer as it goes out: `content`, and where it is longer than that, the `rest` of it; `length` is of both,
+    where it is known."""
 
     status: int
     headers: dict[str, str]
@@ -184,6 +197,23 @@ async def answer_stream(stream: Stream, asked: Headers, method: str) -> Outgoing
     return Outgoing(
         status=200 if part is None else 206, headers=headers, length=end - start, content=content, rest=rest
     )
+
+
+async def answer_written(written: Written, method: str) -> Outgoing:
+    """Answer a GET or HEAD. The first piece is read here. Raises what `pieces` raises."""
+    headers = {
+        "content-type": written.media_type,
+        "content-disposition": content_disposition(written.filename),
+        **written.headers,
+    }
+    if method == "HEAD":
+        return Outgoing(status=200, headers=headers)
+    try:
+        content = await anext(written.pieces, b"")
+    except BaseException:
+        await close(written.pieces)
+        raise
+    return Outgoing(status=200, headers=headers, content=content, rest=written.pieces)
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
@@ -238,10 +268,10 @@ async def pour(outgoing: Outgoing, receive: Receive, send: Send) -> Ending:
 
 
 async def _pour(outgoing: Outgoing, rest: AsyncIterator[bytes], send: Send) -> Ending:
-    content, left = outgoing.content, outgoing.length or 0
+    content, left = outgoing.content, outgoing.length
     while content:
-        left -= len(content)
-        if left < 0:
+        left = None if left is None else left - len(content)
+        if left is not None and left < 0:
             log.error("answer cut", cause=f"{-left} bytes more than were told")
             return "failed"
         for at in range(0, len(content), _PIECE):
@@ -252,7 +282,7 @@ async def _pour(outgoing: Outgoing, rest: AsyncIterator[bytes], send: Send) -> E
         except Exception:
             log.exception("answer cut")
             return "failed"
-    if left > 0:
+    if left:
         log.error("answer cut", cause=f"{left} bytes fewer than were told")
         return "failed"
     return "whole" if await _sent(send, b"", more=False) else "stalled"

@@ -78,6 +78,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     hardware_id: str
     user_id: str
+    user_name: str
     phone_number: str
     name: str
     model: str
@@ -110,6 +111,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     user_id: str
+    user_name: str
     device_id: str
     hardware_id: str
     phone_number: str
@@ -273,11 +275,19 @@ async def find(connection: Connection, reach: Reach, device_id: str) -> Device |
 
 
 async def page(
-    connection: Connection, reach: Reach, user_id: str | None, *, limit: int, offset: int = 0
+    connection: Connection,
+    reach: Reach,
+    user_id: str | None,
+    *,
+    online_status: str | None = None,
+    limit: int,
+    offset: int = 0,
 ) -> tuple[list[Device], int]:
-    """Return the bound phones within reach, or those of one agent, the newest first, and how many there are."""
-    rows = await connection.fetch(_SQL["list"], *_within(reach), user_id, limit, offset)
-    return [_device(row) for row in rows], await connection.fetchval(_SQL["count"], *_within(reach), user_id)
+    """Return the bound phones within reach, or those of one agent or one status, the newest first, and how many there
+    are."""
+    which = *_within(reach), user_id, online_status
+    rows = await connection.fetch(_SQL["list"], *which, limit, offset)
+    return [_device(row) for row in rows], await connection.fetchval(_SQL["count"], *which)
 
 
 async def read_log(

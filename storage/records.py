@@ -1,7 +1,7 @@
 """Calls as they are read: one, lists, statistics, and the agent's record of each. What changes a call is `calls`."""
 
 from collections.abc import Collection, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 import asyncpg
@@ -93,6 +93,20 @@ async def newest(connection: Connection, reach: Reach, wanted: Wanted, after: Pl
         )
     rows.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
     return _page(rows, "created_at", limit)
+
+
+async def lately(
+    connection: Connection, tenant_id: str, number: str, but: str | None, within: timedelta
+) -> asyncpg.Record | None:
+    """Return the latest call to a number (E.164) by an agent other than `but`, whoever reaches it: its `user_name`,
+    `created_at`, `status` and `outcome`; None where there was none."""
+    return await connection.fetchrow(_SQL["lately"], tenant_id, number, but, within)
+
+
+async def count(connection: Connection, reach: Reach, wanted: Wanted, most: int) -> int:
+    """Return how many calls there are, or `most` where there are more."""
+    found: int = await connection.fetchval(_SQL["count"], reach.tenant_id, *reach.filters, most, *_what(wanted))
+    return found
 
 
 async def settled(connection: Connection, margin: float) -> datetime:

@@ -52,7 +52,7 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
     if "TEST_DATABASE_URL" in os.environ:
         yield Neighbours(os.environ["TEST_DATABASE_URL"], os.environ["TEST_REDIS_URL"])
         return
-    with _in_background(running(tmp_path_factory.mktemp("services"), s3=False, durable=False)) as services:
+    with in_background(running(tmp_path_factory.mktemp("services"), s3=False, durable=False)) as services:
         yield Neighbours(services.database_url, services.redis_url)
 
 
@@ -71,7 +71,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     if "TEST_S3" in os.environ:
         yield msgspec.json.decode(os.environ["TEST_S3"], type=Bucket)
         return
-    with _in_background(running(tmp_path_factory.mktemp("s3"), postgres=False, valkey=False)) as services:
+    with in_background(running(tmp_path_factory.mktemp("s3"), postgres=False, valkey=False)) as services:
         yield Bucket(services.s3_endpoint_url, services.s3_bucket, services.s3_access_key, services.s3_secret_key)
 
 
@@ -212,7 +212,7 @@ async def _execute(url: str, statement: str) -> None:
 
 
 @contextlib.contextmanager
-def _in_background(context: Any) -> Iterator[Any]:
+def in_background(context: Any) -> Iterator[Any]:
     """Hold an asynchronous context open in a loop of its own, for the length of the run."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="services", daemon=True)

@@ -109,7 +109,7 @@ SELECT id FROM device WHERE tenant_id = $1 AND user_id = $2 AND unbound_at IS NU
 -- name: find
 -- One bound phone within reach.
 SELECT d.id, d.hardware_id, d.user_id, d.phone_number, d.name, d.model, d.os_type, d.online_status, d.capabilities,
-    d.bound_at, d.last_heartbeat, u.default_device_id IS NOT DISTINCT FROM d.id AS is_default
+    d.bound_at, d.last_heartbeat, u.default_device_id IS NOT DISTINCT FROM d.id AS is_default, u.name AS user_name
 FROM device d
 JOIN app_user u ON u.tenant_id = d.tenant_id AND u.id = d.user_id
 WHERE d.tenant_id = $1 AND d.id = $4 AND d.unbound_at IS NULL
@@ -118,13 +118,14 @@ WHERE d.tenant_id = $1 AND d.id = $4 AND d.unbound_at IS NULL
 -- name: list
 -- The bound phones within reach, or those of one agent, the newest binding first.
 SELECT d.id, d.hardware_id, d.user_id, d.phone_number, d.name, d.model, d.os_type, d.online_status, d.capabilities,
-    d.bound_at, d.last_heartbeat, u.default_device_id IS NOT DISTINCT FROM d.id AS is_default
+    d.bound_at, d.last_heartbeat, u.default_device_id IS NOT DISTINCT FROM d.id AS is_default, u.name AS user_name
 FROM device d
 JOIN app_user u ON u.tenant_id = d.tenant_id AND u.id = d.user_id
 WHERE d.tenant_id = $1 AND ($4::text IS NULL OR d.user_id = $4) AND d.unbound_at IS NULL
+    AND ($5::text IS NULL OR d.online_status = $5)
     AND ($3::text[] IS NULL OR u.team_id = ANY ($3) OR u.id = $2)
 ORDER BY d.bound_at DESC, d.id DESC
-LIMIT $5 OFFSET $6;
+LIMIT $6 OFFSET $7;
 
 -- name: count
 -- How many phones `list` would tell without its limit.
@@ -132,6 +133,7 @@ SELECT count(*)
 FROM device d
 JOIN app_user u ON u.tenant_id = d.tenant_id AND u.id = d.user_id
 WHERE d.tenant_id = $1 AND ($4::text IS NULL OR d.user_id = $4) AND d.unbound_at IS NULL
+    AND ($5::text IS NULL OR d.online_status = $5)
     AND ($3::text[] IS NULL OR u.team_id = ANY ($3) OR u.id = $2);
 
 -- name: log
@@ -156,7 +158,7 @@ ORDER BY d.id;
 -- name: read_log
 -- The bind log of the agents within reach, the newest line first.
 SELECT l.id, l.user_id, l.device_id, l.hardware_id, l.phone_number, l.device_name, l.device_model, l.os_type, l.bind_type,
-    l.action, l.reason, host(l.ip) AS ip, l.at
+    l.action, l.reason, host(l.ip) AS ip, l.at, u.name AS user_name
 FROM device_bind_log l
 JOIN app_user u ON u.tenant_id = l.tenant_id AND u.id = l.user_id
 WHERE l.tenant_id = $1 AND ($4::text IS NULL OR l.user_id = $4) AND ($5::bigint IS NULL OR l.id < $5)

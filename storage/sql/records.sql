@@ -67,6 +67,37 @@ JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
 ORDER BY c.created_at DESC, c.id DESC
 LIMIT $6;
 
+-- name: lately
+-- The latest call to a number by anybody but this agent, begun in the last so many seconds. One that failed or was
+-- cancelled before anything was dialled reached nobody. Found by call_customer_phone: those of half an hour are few.
+SELECT u.name AS user_name, c.created_at, c.status, c.outcome
+FROM call c
+JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
+WHERE c.tenant_id = $1 AND c.customer_phone = $2 AND c.created_at > now() - $4::interval
+    AND ($3::text IS NULL OR c.user_id <> $3)
+    AND (c.dialing_at IS NOT NULL OR c.outcome IS NULL OR c.outcome NOT IN ('failed', 'cancelled'))
+ORDER BY c.created_at DESC
+LIMIT 1;
+
+-- name: count
+-- How many calls within reach are wanted, counted no further than $5.
+SELECT count(*)
+FROM (
+    SELECT
+    FROM call
+    WHERE tenant_id = $1
+        AND ($2::text IS NULL OR user_id = $2) AND ($3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4)
+        AND ($6::text[] IS NULL OR outcome = ANY ($6)) AND ($7::text IS NULL OR call_method = $7)
+        AND ($8::text IS NULL OR device_id = $8) AND ($9::text IS NULL OR status = $9)
+        AND ($10::text IS NULL OR user_id = $10) AND ($11::text IS NULL OR team_id = $11)
+        AND ($12::text IS NULL OR customer_id = $12) AND ($13::text IS NULL OR customer_phone = $13)
+        AND ($14::text IS NULL OR order_id = $14) AND ($15::text IS NULL OR external_id = $15)
+        AND ($16::timestamptz IS NULL OR created_at >= $16) AND ($17::timestamptz IS NULL OR created_at < $17)
+        AND ($18::text[] IS NULL OR coalesce(
+            recording_status, CASE WHEN record AND has_recording THEN 'awaited' ELSE 'none' END) = ANY ($18))
+    LIMIT $5
+) found;
+
 -- name: settled
 -- The moment before which nothing can change any more: no transaction that began before it is still open. One that has
 -- been open for a minute is no request of ours (those are cut at 30 s), and is not waited for.

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture
-async def people(database_url: str, neighbours: Any) -> AsyncIterator[People]:
+async def people(database_url: str, neighbours: Any, tmp_path: Path) -> AsyncIterator[People]:
     """An installation with its pages, and people who open them."""
     _demand()
     from playwright.async_api import async_playwright  # may be missing, and that is told
@@ -27,7 +28,7 @@ async def people(database_url: str, neighbours: Any) -> AsyncIterator[People]:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         stack.push_async_callback(browser.close)
         people = People(house, browser)
-        await people.open()
+        await people.open(tmp_path / "recordings")
         yield people
         assert people.complaints == []
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import asyncpg
 
 from clients.agent import AgentClient
+from tests.journeys.desk import LOOPBACK
 from tests.journeys.house import House, Process
 
 if TYPE_CHECKING:
@@ -44,15 +45,21 @@ class People:
         self.browser = browser
         self.complaints: list[str] = []
 
-    async def open(self) -> None:
-        """Start a node and have customers; the pages are reached where phones are."""
-        self.node: Process = await self.house.node()
+    async def open(self, recordings: Path) -> None:
+        """Start a node and have customers; the pages are reached where phones are. Clouds may be at this machine, and
+        recordings are kept in a folder."""
+        self.settings = {**LOOPBACK, "RECORDINGS": "local", "RECORDINGS_FOLDER": str(recordings)}
+        self.node: Process = await self.house.node(**self.settings)
         self.origin = f"http://127.0.0.1:{self.house.balancer.port}"
         self.username = await self.house.user("agent")
-        administrator: AgentClient = await self.house.administrator(self.node)
+        self.administrator: AgentClient = await self.house.administrator(self.node)
         for external_id, name, phone, tags, orders in CUSTOMERS:
             body = {"externalId": external_id, "name": name, "phone": phone, "tags": tags, "orderIds": orders}
-            await administrator.post("/api/v1/customers", body)
+            await self.administrator.post("/api/v1/customers", body)
+
+    async def worker(self) -> Process:
+        """Start a worker: without one nothing is read of what providers tell, and of recordings."""
+        return await self.house.worker(**self.settings)
 
     async def page(
         self,
@@ -96,6 +103,16 @@ class People:
         await page.fill("#password", self.house.password)
         await page.keyboard.press("Enter")
         await page.wait_for_selector(".row a")
+        return page
+
+    async def console(self, role: str = "tenant_admin", at: str = "", **how: object) -> "Page":
+        """The console at one of its pages, signed in by somebody new of this role."""
+        page = await self.page(**how)  # type: ignore[arg-type]
+        await page.goto(f"{self.origin}/console{at}")
+        await page.fill("#username", await self.house.user(role))
+        await page.fill("#password", self.house.password)
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector(".page h1, [data-refused]")
         return page
 
     async def bound_phone(self, desk: "Page", **how: object) -> "Page":

@@ -12,7 +12,10 @@ from playwright.async_api import Page, async_playwright
 from storage.embedded import running
 from storage.migrate import migrate
 from tests.browser.conftest import CHROMIUM
+from tests.browser.desk_scenes import shoot_desk, shoot_readme
+from tests.browser.lines import shoot_lines
 from tests.browser.people import HANDSET, People, call_customer, phase
+from tests.browser.phone_pictures import phone_alone
 from tests.journeys.house import House
 
 Shoot = Callable[[Page, str], Awaitable[None]]
@@ -36,9 +39,13 @@ async def take(folder: Path) -> None:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             stack.push_async_callback(browser.close)
             people = People(house, browser)
-            await people.open()
+            await people.open(Path(data) / "recordings")
             await _desk_and_phone(people, shoot)
             await _narrow_and_dark(people, shoot)
+            await shoot_lines(people, shoot)
+            await phone_alone(people, shoot)
+            await shoot_desk(people, shoot, Path(data))
+            await shoot_readme(people, shoot)
 
 
 async def _desk_and_phone(people: People, shoot: Shoot) -> None:

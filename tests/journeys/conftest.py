@@ -1,15 +1,18 @@
 """What the stories are told with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aioboto3
 import pytest
 
 from storage.embedded import Servers, running
 from storage.migrate import migrate
+from tests.conftest import Bucket, in_background
 from tests.journeys.house import DEADLINE, House
 
 
@@ -32,11 +35,24 @@ async def own_house(tmp_path: Path) -> AsyncIterator[tuple[House, Servers]]:
         yield house, servers
 
 
-@pytest.fixture
-async def own_s3(tmp_path: Path) -> AsyncIterator[Servers]:
-    """An S3 server of the story's own, to be stopped, killed and started."""
-    async with running(tmp_path / "bucket", postgres=False, valkey=False) as servers:
+@pytest.fixture(scope="module")
+def own_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """An S3 server of the module's own, to be stopped, killed and started by its stories."""
+    with in_background(running(tmp_path_factory.mktemp("s3"), postgres=False, valkey=False)) as servers:
         yield servers
+
+
+@pytest.fixture
+async def bucket(own_s3: Servers) -> AsyncIterator[Bucket]:
+    """A bucket of the story's own at that server, which is up when the story begins."""
+    await own_s3.s3.start()
+    name = f"story-{secrets.token_hex(6)}"
+    session = aioboto3.Session(own_s3.s3_access_key, own_s3.s3_secret_key, region_name=own_s3.s3_region)
+    async with session.client("s3", endpoint_url=own_s3.s3_endpoint_url) as s3:
+        await s3.create_bucket(Bucket=name)
+        yield Bucket(own_s3.s3_endpoint_url, name, own_s3.s3_access_key, own_s3.s3_secret_key)
+        await own_s3.s3.start()
+        await s3.delete_bucket(Bucket=name)
 
 
 @pytest.fixture

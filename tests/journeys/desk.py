@@ -136,7 +136,7 @@ class Office:
     @asynccontextmanager
     async def at(cls, house: House, **settings: str) -> AsyncIterator["Office"]:
         """Open the house, until the block ends."""
-        await house.rows("UPDATE tenant SET timezone = $1", _where_it_is_noon())
+        await house.rows("UPDATE tenant SET timezone = $1", where_it_is_noon())
         node = await house.node(**LOOPBACK, **settings)
         await house.worker(**LOOPBACK, **settings)
         async with open_database(house.database_url, max_size=2) as database:
@@ -299,6 +299,6 @@ class Desk:
         return not unread
 
 
-def _where_it_is_noon() -> str:
+def where_it_is_noon() -> str:
     """A time zone where lines may call now, whenever the tests run."""
     return f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"

@@ -5,9 +5,8 @@ import os
 import secrets
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from server.passwords import Passwords
 from storage import accounts
 from storage.audit import Actor
 from storage.database import open_database
+from tests.journeys.nursery import fork
 
 DEADLINE = 30.0
 """Seconds that anything here may take before the story has failed; nothing waits that long when all is well."""
@@ -57,55 +57,74 @@ class Process:
     def __init__(self, command: str, environ: dict[str, str]) -> None:
         self._command = command
         self._environ = environ
-        self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[bytes] | None = None
+        self._exit_code: asyncio.Task[bytes] | None = None
+        self.pid = 0
         self.origin = f"http://127.0.0.1:{environ['PORT']}"
         self.port = int(environ["PORT"])
 
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        assert self._process is not None
-        return self._process.pid
-
     async def start(self) -> None:
         """Start, or start again, and wait until it is ready."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "server",
-            self._command,
-            env=self._environ,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
+        (output, printed), (life, told) = os.pipe(), os.pipe()
+        fork(self._command, self._environ, printed, told)
+        says, lives = await _Pipe.open(output), await _Pipe.open(life)
         async with asyncio.timeout(DEADLINE):
+            self.pid = int(await lives.line())
+            self._exit_code = asyncio.create_task(lives.rest())
             said = b""
-            while not (line := await self._process.stdout.readline()).startswith(b"ready "):
+            while not (line := await says.line()).startswith(b"ready "):
                 said += line
                 assert line, f"the process ended before it was ready: {said.decode()}"
-        self._reader = asyncio.create_task(self._process.stdout.read())
+        self._reader = asyncio.create_task(says.rest())
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to this process, which we started."""
-        assert self._process is not None
-        self._process.send_signal(number)
+        os.kill(self.pid, number)
 
     async def ended(self) -> int:
         """Wait for its end."""
-        assert self._process is not None
+        assert self._exit_code is not None
         async with asyncio.timeout(DEADLINE):
-            code = await self._process.wait()
+            code = int(await asyncio.shield(self._exit_code))
             if self._reader is not None:
                 print((await self._reader).decode())  # pytest shows it where the story failed
         return code
 
     async def stop(self) -> None:
         """End it, if it has not ended."""
-        if self._process is not None and self._process.returncode is None:
-            self.send(signal.SIGCONT)
-            self.send(signal.SIGTERM)
+        if self._exit_code is not None and not self._exit_code.done():
+            with suppress(ProcessLookupError):  # it ended just now
+                self.send(signal.SIGCONT)
+                self.send(signal.SIGTERM)
             await self.ended()
+
+
+class _Pipe:
+    """What comes out of a pipe, of which this is the end."""
+
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.BaseTransport) -> None:
+        self._reader = reader
+        self._transport = transport
+
+    @classmethod
+    async def open(cls, descriptor: int) -> "_Pipe":
+        """Take the descriptor, and read from it until its other end is closed."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
+        )
+        return cls(reader, transport)
+
+    async def line(self) -> bytes:
+        """The next line; nothing once the other end is closed."""
+        return await self._reader.readline()
+
+    async def rest(self) -> bytes:
+        """Wait until the other end is closed: all that came before."""
+        try:
+            return await self._reader.read()
+        finally:
+            self._transport.close()
 
 
 class Balancer:
@@ -183,6 +202,7 @@ class House:
     async def open(self) -> None:
         """Make the tenant, and listen for phones."""
         await self._stack.enter_async_context(self.balancer.running())
+        self._stack.push_async_callback(self._stop)
         self.password, self._password_hash = Passwords.generate()
         async with open_database(self.database_url) as database, database.transaction() as connection:
             self.tenant_id = await accounts.create_tenant(connection, ACTOR, code="house", name="House")
@@ -244,17 +264,6 @@ class House:
         """What nodes of this house read, to look at what they look at."""
         return read_config({**self._environ, **settings})
 
-    async def command(self, *words: str, **settings: str) -> tuple[int, str]:
-        """Run a command of the command line to its end: its exit code, and what it printed."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server", *words),
-            env={**self._environ, **settings},
-            stdout=asyncio.subprocess.PIPE,
-        )
-        printed, _ = await within(process.communicate())
-        assert process.returncode is not None
-        return process.returncode, printed.decode()
-
     async def user(self, role: str) -> str:
         username = new_id("a")
         async with open_database(self.database_url) as database, database.transaction() as connection:
@@ -274,9 +283,11 @@ class House:
         environ = {**self._environ, "PORT": str(free_port()), **settings}
         process = Process(command, environ)
         self.processes.append(process)
-        self._stack.push_async_callback(process.stop)
         await process.start()
         return process
+
+    async def _stop(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self.processes))
 
 
 ACTOR = Actor(kind="system", id="test", tenant_id=None)

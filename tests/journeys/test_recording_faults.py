@@ -27,6 +27,7 @@ from clients.recording import UPLOAD, UPLOADS, AudioFile, bring_whole
 from protocol.messages import CallEnded, RecordingReady
 from server.config import master_keys
 from server.stores import Stores, open_stores
+from server.verify import verification
 from storage.database import open_database
 from storage.embedded import Servers
 from storage.recordings import BUCKET
@@ -77,10 +78,10 @@ Form = Literal["whole", "in parts"]
 
 
 async def test_an_upload_begun_while_s3_is_down_succeeds_when_it_is_back(
-    house: House, own_s3: Servers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bucket: Bucket, house: House, own_s3: Servers, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """S3 is dead when the call ends: the phone is refused, tries again by itself, and brings it once S3 is there."""
-    settings = _settings("s3", own_s3, tmp_path)
+    settings = _settings("s3", bucket, tmp_path)
     node = await house.node(**settings)
     await house.worker(**settings)
     agent = await house.agent(node)
@@ -98,11 +99,11 @@ async def test_an_upload_begun_while_s3_is_down_succeeds_when_it_is_back(
 
 @pytest.mark.parametrize("form", ["whole", "in parts", "straight to the bucket"])
 async def test_s3_killed_in_the_middle_of_an_upload_costs_an_attempt(
-    form: str, house: House, own_s3: Servers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    form: str, bucket: Bucket, house: House, own_s3: Servers, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """S3 dies by SIGKILL with one part of three arrived and comes back: the phone ends what it began."""
-    async with proxy_to(own_s3.s3_endpoint_url) as line:
-        settings = _settings("s3", own_s3, tmp_path, S3_ENDPOINT_URL=line.url)
+    async with proxy_to(bucket.endpoint_url) as line:
+        settings = _settings("s3", bucket, tmp_path, S3_ENDPOINT_URL=line.url)
         if form == "straight to the bucket":
             settings["S3_PUBLIC_URL"] = line.url
         node = await house.node(**settings)
@@ -124,10 +125,12 @@ async def test_s3_killed_in_the_middle_of_an_upload_costs_an_attempt(
         await _assert_nothing_left(house, settings)
 
 
-async def test_a_hybrid_house_takes_recordings_while_s3_is_down(house: House, own_s3: Servers, tmp_path: Path) -> None:
+async def test_a_hybrid_house_takes_recordings_while_s3_is_down(
+    bucket: Bucket, house: House, own_s3: Servers, tmp_path: Path
+) -> None:
     """Without S3 a recording is taken at once and played from the spool; when S3 is back it moves there, whole, and the
     spool is empty."""
-    settings = _settings("hybrid", own_s3, tmp_path)
+    settings = _settings("hybrid", bucket, tmp_path)
     node = await house.node(**settings)
     await house.worker(**settings)
     agent = await house.agent(node)
@@ -162,11 +165,11 @@ async def test_a_hybrid_house_takes_recordings_while_s3_is_down(house: House, ow
     ],
 )
 async def test_a_node_killed_in_the_middle_of_an_upload_costs_an_attempt(
-    kind: str, form: Form, then: str, house: House, own_s3: Servers, tmp_path: Path
+    kind: str, form: Form, then: str, bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """A node dies by SIGKILL with half of a recording: the phone goes on elsewhere, or there when it is back. What came
     in parts is not sent twice; what came whole is, and what was left of it is swept when its time is over."""
-    settings = _settings(kind, own_s3, tmp_path)
+    settings = _settings(kind, bucket, tmp_path)
     dying = await house.node(**settings)
     staying = await house.node(**settings)
     await house.worker(**settings)
@@ -196,9 +199,9 @@ async def test_a_node_killed_in_the_middle_of_an_upload_costs_an_attempt(
     await _assert_nothing_left(house, settings)
 
 
-async def test_an_upload_that_only_the_store_knows_is_swept(house: House, own_s3: Servers, tmp_path: Path) -> None:
+async def test_an_upload_that_only_the_store_knows_is_swept(bucket: Bucket, house: House, tmp_path: Path) -> None:
     """A node dies after the store began an upload, before a row says so: the store's upload is dropped by its age."""
-    settings = _settings("s3", own_s3, tmp_path)
+    settings = _settings("s3", bucket, tmp_path)
     async with proxy_to(house.database_url) as line:
         dying = await house.node(**settings, DATABASE_URL=line.url)
         staying = await house.node(**settings)
@@ -222,12 +225,12 @@ async def test_an_upload_that_only_the_store_knows_is_swept(house: House, own_s3
 
 @pytest.mark.parametrize(("heard", "form"), [(True, "in parts"), (False, "whole")], ids=["completed", "not completed"])
 async def test_a_node_killed_within_the_gate_of_s3_leaves_it_to_the_worker(
-    heard: bool, form: Form, house: House, own_s3: Servers, tmp_path: Path
+    heard: bool, form: Form, bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """A node dies while it has S3 complete the object. If S3 has heard it the worker finds the object, whole, and tells
     the agent; if not it withdraws the recording, and the phone brings it again."""
-    settings = _settings("s3", own_s3, tmp_path)
-    async with proxy_to(own_s3.s3_endpoint_url) as line:
+    settings = _settings("s3", bucket, tmp_path)
+    async with proxy_to(bucket.endpoint_url) as line:
         dying = await house.node(**settings | {"S3_ENDPOINT_URL": line.url})
         staying = await house.node(**settings)
         agent = await house.agent(staying)
@@ -254,11 +257,11 @@ async def test_a_node_killed_within_the_gate_of_s3_leaves_it_to_the_worker(
 
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 async def test_a_node_killed_in_saying_that_a_recording_is_stored_has_it_told_once(
-    committed: bool, house: House, own_s3: Servers, tmp_path: Path
+    committed: bool, bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """A node dies with the object in the folder, and PostgreSQL having heard, or not, that it is stored: the agent is
     told once, by the refill of its page or after the worker found it."""
-    settings = _settings("local", own_s3, tmp_path)
+    settings = _settings("local", bucket, tmp_path)
     async with proxy_to(house.database_url) as line:
         dying = await house.node(**settings | {"DATABASE_URL": line.url})
         staying = await house.node(**settings)
@@ -283,12 +286,12 @@ async def test_a_node_killed_in_saying_that_a_recording_is_stored_has_it_told_on
 
 
 async def test_a_node_stopped_after_completing_goes_on_to_find_it_stored(
-    house: House, own_s3: Servers, tmp_path: Path
+    bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """A node stops between completing an object and saying so for longer than it may: a worker says so in its place,
     and when the node goes on it tells the phone that all is well, and the agent nothing more."""
-    settings = _settings("s3", own_s3, tmp_path)
-    async with proxy_to(own_s3.s3_endpoint_url) as line:
+    settings = _settings("s3", bucket, tmp_path)
+    async with proxy_to(bucket.endpoint_url) as line:
         stopped = await house.node(**settings | {"S3_ENDPOINT_URL": line.url})
         staying = await house.node(**settings)
         await house.worker(**settings)
@@ -312,12 +315,12 @@ async def test_a_node_stopped_after_completing_goes_on_to_find_it_stored(
 
 
 async def test_a_node_stopped_before_completing_is_too_late_when_it_goes_on(
-    house: House, own_s3: Servers, tmp_path: Path
+    bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """A node stops within the gate, a worker withdraws its recording, and the phone brings it to another node; when the
     first goes on, and what it asked of S3 gets there, nothing comes of it."""
-    settings = _settings("s3", own_s3, tmp_path)
-    async with proxy_to(own_s3.s3_endpoint_url) as line:
+    settings = _settings("s3", bucket, tmp_path)
+    async with proxy_to(bucket.endpoint_url) as line:
         stopped = await house.node(**settings | {"S3_ENDPOINT_URL": line.url})
         staying = await house.node(**settings)
         await house.worker(**settings)
@@ -344,11 +347,11 @@ async def test_a_node_stopped_before_completing_is_too_late_when_it_goes_on(
 
 
 async def test_a_node_stopped_over_bad_bytes_does_not_drop_the_good_ones_that_came_since(
-    house: House, own_s3: Servers, tmp_path: Path
+    bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """A node that read back other bytes than were told stops before it drops them; a worker does, and the right ones
     are brought to another node. When the first goes on it leaves them alone."""
-    settings = _settings("local", own_s3, tmp_path)
+    settings = _settings("local", bucket, tmp_path)
     async with proxy_to(house.database_url) as line:
         stopped = await house.node(**settings | {"DATABASE_URL": line.url})
         staying = await house.node(**settings)
@@ -376,12 +379,12 @@ async def test_a_node_stopped_over_bad_bytes_does_not_drop_the_good_ones_that_ca
 
 @pytest.mark.parametrize("at", ["copying", "moved"])
 async def test_a_worker_killed_in_the_middle_of_moving_begins_again(
-    at: str, house: House, own_s3: Servers, tmp_path: Path
+    at: str, bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """A worker dies while it copies recordings to the bucket, or before it emptied the spool of what it has moved; when
     it is back all of them rest in the bucket, whole, and the spool is empty."""
-    settings = _settings("hybrid", own_s3, tmp_path)
-    async with proxy_to(own_s3.s3_endpoint_url) as to_s3, proxy_to(house.database_url) as to_database:
+    settings = _settings("hybrid", bucket, tmp_path)
+    async with proxy_to(bucket.endpoint_url) as to_s3, proxy_to(house.database_url) as to_database:
         node = await house.node(**settings)
         agent = await house.agent(node)
         phone = await _phone(house, agent, "whole")
@@ -421,14 +424,14 @@ async def test_a_worker_killed_in_the_middle_of_moving_begins_again(
 
 @pytest.mark.parametrize(("room", "form"), [(6, "whole"), (6, "in parts"), (18, "in parts")])
 async def test_a_full_disk_refuses_a_recording_and_keeps_nothing_of_it(
-    room: int, form: Form, house: House, own_s3: Servers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    room: int, form: Form, bucket: Bucket, house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the folder has no room for the parts of a recording, or for the object made of them, the phone is told
     STORAGE_FULL and nothing stays; when there is room again it brings it."""
     with _disk(tmp_path / "spool", megabytes=40) as disk:
         ballast = disk / ".ballast"
         ballast.write_bytes(bytes((40 - room) * 1024 * 1024))
-        settings = _settings("local", own_s3, tmp_path)
+        settings = _settings("local", bucket, tmp_path)
         node = await house.node(**settings)
         await house.worker(**settings)
         agent = await house.agent(node)
@@ -454,11 +457,11 @@ async def test_a_full_disk_refuses_a_recording_and_keeps_nothing_of_it(
 
 @pytest.mark.parametrize("form", ["whole", "in parts"])
 async def test_a_line_cut_in_the_middle_costs_an_attempt(
-    form: Form, house: House, own_s3: Servers, tmp_path: Path
+    form: Form, bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """The line between phone and node breaks with half of a recording over: in parts the phone goes on with the upload
     that it began, whole it begins another; what was left of the first is dropped at once."""
-    settings = _settings("s3", own_s3, tmp_path)
+    settings = _settings("s3", bucket, tmp_path)
     node = await house.node(**settings)
     await house.worker(**settings)
     async with proxy_to(node.origin) as line:
@@ -483,10 +486,10 @@ async def test_a_line_cut_in_the_middle_costs_an_attempt(
         await _assert_nothing_left(house, settings)
 
 
-async def test_an_upload_that_the_bucket_dropped_is_begun_anew(house: House, own_s3: Servers, tmp_path: Path) -> None:
+async def test_an_upload_that_the_bucket_dropped_is_begun_anew(bucket: Bucket, house: House, tmp_path: Path) -> None:
     """Of an upload in parts the bucket knows nothing any more, as where a rule of its own drops old ones: the phone,
     which comes back to go on with it, begins another."""
-    settings = _settings("s3", own_s3, tmp_path)
+    settings = _settings("s3", bucket, tmp_path)
     node = await house.node(**settings)
     async with proxy_to(node.origin) as line:
         house.balancer.ports = [line.port]
@@ -509,12 +512,12 @@ async def test_an_upload_that_the_bucket_dropped_is_begun_anew(house: House, own
 
 
 async def test_of_two_recordings_of_one_call_the_one_in_the_gate_wins(
-    house: House, own_s3: Servers, tmp_path: Path
+    bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """While a recording is being stored another of the same call is refused as UPLOAD_IN_PROGRESS, on any node, and
     once it is stored as RECORDING_EXISTS."""
-    settings = _settings("s3", own_s3, tmp_path) | {"SETTLE_AFTER": "60"}
-    async with proxy_to(own_s3.s3_endpoint_url) as line:
+    settings = _settings("s3", bucket, tmp_path) | {"SETTLE_AFTER": "60"}
+    async with proxy_to(bucket.endpoint_url) as line:
         first = await house.node(**settings | {"S3_ENDPOINT_URL": line.url})
         second = await house.node(**settings)
         agent = await house.agent(second)
@@ -536,11 +539,11 @@ async def test_of_two_recordings_of_one_call_the_one_in_the_gate_wins(
 
 
 async def test_of_recordings_of_one_call_brought_at_once_one_wins_whole(
-    house: House, own_s3: Servers, tmp_path: Path
+    bucket: Bucket, house: House, tmp_path: Path
 ) -> None:
     """Several different files come for one call at once, to two nodes, again and again: one is kept, which is the one
     whose bearer was told so."""
-    settings = _settings("s3", own_s3, tmp_path) | {"SETTLE_AFTER": "60"}
+    settings = _settings("s3", bucket, tmp_path) | {"SETTLE_AFTER": "60"}
     nodes = [await house.node(**settings), await house.node(**settings)]
     agent = await house.agent(nodes[0])
     phone = await house.phone(agent, Behaviour())
@@ -618,11 +621,11 @@ class _Storm:
 
 @pytest.mark.parametrize("kind", ["s3", "hybrid encrypted"])
 async def test_in_a_storm_every_recording_is_whole_or_visibly_missing(
-    kind: str, house: House, own_s3: Servers, tmp_path: Path, record_property: Any
+    kind: str, bucket: Bucket, house: House, own_s3: Servers, tmp_path: Path, record_property: Any
 ) -> None:
     """Recordings of all sizes are brought while S3, nodes and the worker are killed and stopped and lines are cut; when
     it is over each is whole and told once, and nothing else is in any store."""
-    settings = _settings(kind, own_s3, tmp_path)
+    settings = _settings(kind, bucket, tmp_path)
     pages = await house.node(**settings)
     nodes = [await house.node(**settings), await house.node(**settings)]
     house.balancer.ports.remove(pages.port)
@@ -661,8 +664,7 @@ async def test_in_a_storm_every_recording_is_whole_or_visibly_missing(
 # --- what they are told with ------------------------------------------------------------------------------------------
 
 
-def _settings(kind: str, own_s3: Servers, tmp_path: Path, **more: str) -> dict[str, str]:
-    bucket = Bucket(own_s3.s3_endpoint_url, own_s3.s3_bucket, own_s3.s3_access_key, own_s3.s3_secret_key)
+def _settings(kind: str, bucket: Bucket, tmp_path: Path, **more: str) -> dict[str, str]:
     settings = {**storage(kind, bucket, tmp_path / "spool"), **QUICK, **more}
     settings.pop("S3_PUBLIC_URL", None)  # bytes go through the nodes, which are what is attacked
     return settings
@@ -838,7 +840,8 @@ async def _assert_nothing_left(house: House, settings: dict[str, str]) -> None:
                 return not [upload async for upload in stores.at(place).open_uploads()]
 
             await until(no_upload, PATIENT)
-    assert (0, "") == await house.command("recordings", "verify", "--deep", **settings)
+    async with verification(house.config(**settings), tenant_id=None, deep=True, progress=lambda _: None) as verify:
+        assert [] == [found async for found in verify.run()]
 
 
 async def _no_recording(house: House) -> bool:

@@ -487,6 +487,7 @@ async def test_the_binding_is_logged_and_audited(branch: Branch) -> None:
         {
             "id": log[0]["id"],
             "userId": "ann",
+            "userName": "Ann",
             "phoneId": answer["id"],
             "deviceId": "hw-1",
             "phoneNumber": "+8613800138000",

@@ -86,6 +86,7 @@ NOT_ONCE: Final = {
     "InfinityConfigs.toggle": "makes nothing",
     "Lines.test": "makes nothing",
     "Explain.explain": "makes nothing",
+    "Lately.tell": "makes nothing",
     "DoNotCall.check": "makes nothing",
     "DoNotCall.lift": "makes nothing",
     "Lines.test_config": "makes nothing",
@@ -104,7 +105,7 @@ NOT_ONCE: Final = {
 }
 """POST without Idempotency-Key, and why each may."""
 
-UNLESS: Final = {"customerId": {"customerPhone", "phone"}, "callId": {"phone"}}
+UNLESS: Final = {"customerId": {"customerPhone", "phone"}, "callId": {"customerPhone", "phone"}}
 """What names something only where others are left out: beside a number it is the CRM's word for whom it calls."""
 
 NAMES_NOTHING: Final = {
@@ -195,6 +196,7 @@ def sample(own: Company) -> dict[str, Any]:
         "Controls.transfer": {"callId": own.live_call_id, "number": "13800138000"},
         "LineHealth.unfreeze": {},
         "Explain.explain": {"customerPhone": "13800138000"},
+        "Lately.tell": {"customerPhone": "13800138000"},
         "DoNotCall.add": {"phone": "13800138001"},
         "DoNotCall.check": {"phones": ["13800138001"]},
         "DoNotCall.lift": {"reason": "asked for"},
@@ -242,7 +244,7 @@ def sample(own: Company) -> dict[str, Any]:
     }
 
 
-QUERY: Final = {"Recordings.remove": {"reason": "asked for"}}
+QUERY: Final = {"Recordings.remove": {"reason": "asked for"}, "Export.calls": {"from": "2026-01-01T00:00:00Z"}}
 """The query of a request to an endpoint that must have one."""
 
 
@@ -600,19 +602,19 @@ def own_path(endpoint: Endpoint, company: Company) -> dict[str, str]:
 
 
 async def name(
-    site: Installation, person: Person, own: Company, endpoint: Endpoint, place: Place, thing: str
+    site: Installation, person: Person, own: Company, endpoint: Endpoint, place: Place, thing: str, **more: Any
 ) -> httpx.Response:
     """Send a request of somebody to its own company that is good in all but what it names in one place."""
     path = own_path(endpoint, own)
     query, body = QUERY.get(endpoint.name, {}), sample(own)[endpoint.name] if endpoint.body is not None else None
     match place.where:
         case "path":
-            return await site.ask(person, endpoint, {**path, place.name: thing}, body, query=query)
+            return await site.ask(person, endpoint, {**path, place.name: thing}, body, query=query, **more)
         case "query":
-            return await site.ask(person, endpoint, path, body, query={**query, place.name: thing})
+            return await site.ask(person, endpoint, path, body, query={**query, place.name: thing}, **more)
     assert isinstance(body, dict)
     rest = {field: value for field, value in body.items() if field not in UNLESS.get(place.name, ())}
-    return await site.ask(person, endpoint, path, {**rest, place.name: [thing] if place.many else thing})
+    return await site.ask(person, endpoint, path, {**rest, place.name: [thing] if place.many else thing}, **more)
 
 
 async def test_another_tenants_things_do_not_exist(config: Config, database: Database) -> None:
@@ -657,7 +659,7 @@ async def test_lists_tell_of_another_tenants_things_as_of_none(config: Config, d
                 if place.where == "query":
                     thing = known_as(bolt)[place.asks_for][0]
                     foreign, nobodys, own = [
-                        told(await name(site, company.admin, company, endpoint, place, one))
+                        told(await name(site, company.admin, company, endpoint, place, one, headers=ENGLISH))
                         for company, one in ((acme, thing), (acme, "none"), (bolt, thing))
                     ]
                     if foreign != nobodys or own == nobodys:

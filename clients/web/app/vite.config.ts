@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { brotliCompressSync, constants, gzipSync } from "node:zlib"
 import vue from "@vitejs/plugin-vue"
 import { defaultClientConditions, defineConfig, type Plugin } from "vite"
+import { shell } from "./shell"
 
 const outDir = join(import.meta.dirname, "..", "dist")
 
@@ -26,8 +27,18 @@ function compressed(): Plugin {
   }
 }
 
+/**
+ * The styles of a page go into one file, beside those of all pages and of Element Plus: a part that is loaded later, and
+ * tried again, must not lack its style, and no page carries another's.
+ */
+function styles(id: string): string | undefined {
+  if (!/\.css$|[?&]type=style/.test(id)) return undefined
+  if (id.includes("/node_modules/")) return "element-style"
+  return `${/\/src\/(desk|phone|console)\//.exec(id)?.[1] ?? "shared"}-style`
+}
+
 export default defineConfig({
-  plugins: [vue(), compressed()],
+  plugins: [vue(), shell(outDir), compressed()],
   resolve: { conditions: ["dialdesk-source", ...defaultClientConditions] },
   define: {
     __VUE_OPTIONS_API__: "true", // Element Plus has components written so
@@ -42,8 +53,10 @@ export default defineConfig({
     emptyOutDir: true,
     target: "es2022",
     assetsInlineLimit: 0,
-    cssCodeSplit: false, // a part that is loaded later, and tried again, must not lack its style
     modulePreload: { polyfill: false },
-    rollupOptions: { input: ["index.html", "phone.html"] },
+    rollupOptions: {
+      input: ["index.html", "phone.html", "console.html"],
+      output: { manualChunks: styles },
+    },
   },
 })

@@ -766,6 +766,13 @@ export interface DialRequest {
   userId?: string | null
 }
 
+/** Of whom to tell: exactly one of a number, a customer that is known here, and a call of the asker's. */
+export interface LatelyRequest {
+  customerPhone?: string | null
+  customerId?: string | null
+  callId?: string | null
+}
+
 /** Which call to end. */
 export interface HangUpRequest {
   callId: string
@@ -1224,6 +1231,7 @@ export interface ListedDevice {
   capabilities: ApiCapabilities
   isDefault: boolean
   userId: string
+  userName: string
 }
 
 /** What a handset can do and see (docs/handsets.md); a phone that says nothing can do nothing by itself. */
@@ -1245,6 +1253,7 @@ export interface LogAnswer {
 export interface LogEntry {
   id: string
   userId: string
+  userName: string
   phoneId: string
   deviceId: string
   phoneNumber: string
@@ -1413,7 +1422,7 @@ export interface SeatView {
 export interface NumberedError {
   success: false
   code: number
-  error: "BAD_REQUEST" | "INVALID_FIELD" | "INVALID_PHONE" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "REQUEST_TIMEOUT" | "IDEMPOTENCY_MISMATCH" | "ALREADY_EXISTS" | "VERSION_CONFLICT" | "IN_USE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "BAD_CREDENTIALS" | "REFRESH_REUSED" | "ACCOUNT_LOCKED" | "ACCOUNT_DISABLED" | "TENANT_SUSPENDED" | "PASSWORD_CHANGE_REQUIRED" | "WEAK_PASSWORD" | "FORBIDDEN" | "ROLE_NOT_GRANTABLE" | "SELF_CHANGE" | "LAST_ADMIN" | "ORIGIN_NOT_ALLOWED" | "RATE_LIMITED" | "BIND_TOKEN_INVALID" | "DEVICE_UNBOUND" | "DEVICE_ON_CALL" | "NO_DEVICE" | "DEVICE_OFFLINE" | "DEVICE_BUSY" | "NO_LINE" | "NO_SEAT" | "LINE_BUSY" | "NO_EXTENSION" | "LIMIT_LINE_DAY" | "CALLS_OFF" | "DO_NOT_CALL" | "LIMIT_HOURS" | "TEST_NUMBER_ONLY" | "HANGUP_UNSUPPORTED" | "NOT_SUPPORTED" | "CALL_ENDED" | "CONTROL_REFUSED" | "CONTROL_UNCERTAIN" | "LINE_UNWELL" | "CALL_CHANGED" | "TOO_MANY_HOOKS" | "HOOK_DISABLED" | "RECORDING_OFF" | "RECORDING_EXISTS" | "RECORDING_GONE" | "RECORDING_MISSING" | "RECORDING_HELD" | "UPLOAD_IN_PROGRESS" | "UPLOAD_INCOMPLETE" | "CHECKSUM_MISMATCH" | "UNSUPPORTED_AUDIO" | "STORAGE_FULL" | "RANGE_NOT_SATISFIABLE" | "BAD_MESSAGE" | "UNKNOWN_TYPE" | "UNEXPECTED_MESSAGE" | "UNAVAILABLE" | "DRAINING" | "INTERNAL"
+  error: "BAD_REQUEST" | "INVALID_FIELD" | "INVALID_PHONE" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "REQUEST_TIMEOUT" | "IDEMPOTENCY_MISMATCH" | "ALREADY_EXISTS" | "VERSION_CONFLICT" | "IN_USE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "BAD_CREDENTIALS" | "REFRESH_REUSED" | "ACCOUNT_LOCKED" | "ACCOUNT_DISABLED" | "TENANT_SUSPENDED" | "PASSWORD_CHANGE_REQUIRED" | "WEAK_PASSWORD" | "FORBIDDEN" | "ROLE_NOT_GRANTABLE" | "SELF_CHANGE" | "LAST_ADMIN" | "ORIGIN_NOT_ALLOWED" | "RATE_LIMITED" | "BIND_TOKEN_INVALID" | "DEVICE_UNBOUND" | "DEVICE_ON_CALL" | "NO_DEVICE" | "DEVICE_OFFLINE" | "DEVICE_BUSY" | "NO_LINE" | "NO_SEAT" | "LINE_BUSY" | "NO_EXTENSION" | "LIMIT_LINE_DAY" | "CALLS_OFF" | "DO_NOT_CALL" | "LIMIT_HOURS" | "TEST_NUMBER_ONLY" | "HANGUP_UNSUPPORTED" | "NOT_SUPPORTED" | "CALL_ENDED" | "CONTROL_REFUSED" | "CONTROL_UNCERTAIN" | "LINE_UNWELL" | "CALL_CHANGED" | "EXPORT_TOO_LARGE" | "TOO_MANY_HOOKS" | "HOOK_DISABLED" | "RECORDING_OFF" | "RECORDING_EXISTS" | "RECORDING_GONE" | "RECORDING_MISSING" | "RECORDING_HELD" | "UPLOAD_IN_PROGRESS" | "UPLOAD_INCOMPLETE" | "CHECKSUM_MISMATCH" | "UNSUPPORTED_AUDIO" | "STORAGE_FULL" | "RANGE_NOT_SATISFIABLE" | "BAD_MESSAGE" | "UNKNOWN_TYPE" | "UNEXPECTED_MESSAGE" | "UNAVAILABLE" | "DRAINING" | "INTERNAL"
   message: string
   details: Record<string, unknown>
   timestamp: string
@@ -1813,6 +1822,20 @@ export interface Judged {
   reason: "CHOSEN" | "DAY_FULL" | "LATER" | "LINE_FROZEN" | "LINE_OFF" | "LINE_SUSPENDED" | "NOT_ASKED_FOR" | "NO_ROOM" | "NO_SEAT" | "OTHER_CASES" | "OUT_OF_HOURS" | "TEST_NUMBER_ONLY"
 }
 
+/** The latest call to the number by another agent of the tenant within the last half hour; null: there is none. */
+export interface LatelyAnswer {
+  success: true
+  call: LatelyCall | null
+}
+
+/** The latest call of a colleague: begun `at`; `outcome` once it has ended, null while it goes on. */
+export interface LatelyCall {
+  userName: string
+  at: string
+  status: Status
+  outcome: Outcome | null
+}
+
 /** The wish is committed. The call ends when its phone says so. */
 export interface HangUpAnswer {
   success: true
@@ -1911,6 +1934,74 @@ export interface FollowUp {
   doneAt: string | null
   recordedAt: string
   recordedBy: string
+}
+
+/**
+ * The agents by name, how many there are in each state, and the day's calls within reach, of former agents too.
+ *
+ * `day` is the tenant's day in `timezone`; `timestamp` the server's time, to which `since` is to be compared. The
+ * counts of the day may be some seconds old.
+ */
+export interface BoardAnswer {
+  success: true
+  agents: BoardAgent[]
+  states: States
+  today: DayCount
+  day: string
+  timezone: string
+  timestamp: string
+}
+
+/**
+ * An agent: `talking` or `calling`, `idle` with a page open, or `offline`; `since` when, as far as that is known.
+ *
+ * `phone` tells whether one of the agent's work phones is online, and is null where none is bound.
+ */
+export interface BoardAgent {
+  calls: number
+  connected: number
+  connectedAssumed: number
+  talkSeconds: number
+  talkSecondsAssumed: number
+  userId: string
+  userName: string
+  teamId: string | null
+  teamName: string | null
+  state: "calling" | "idle" | "offline" | "talking"
+  since: string | null
+  phone: "offline" | "online" | null
+  call: BoardCall | null
+}
+
+/** The call that an agent is at. */
+export interface BoardCall {
+  callId: string
+  status: string
+  callMethod: "cloud" | "mobile" | "sip"
+  customerName: string | null
+  customerPhone: string
+  createdAt: string
+  connectedAt: string | null
+}
+
+/** How many agents are in each state. */
+export interface States {
+  talking: number
+  calling: number
+  idle: number
+  offline: number
+}
+
+/**
+ * Calls made since the day began at the tenant, counted as statistics count: answers that are proven, with their
+ * seconds of talk, and apart from them those that somebody said there were.
+ */
+export interface DayCount {
+  calls: number
+  connected: number
+  connectedAssumed: number
+  talkSeconds: number
+  talkSecondsAssumed: number
 }
 
 /** Tallies by group, in the order of the groups' keys, and of all together; a group without calls has no row. */
@@ -2140,7 +2231,7 @@ export interface SavedAnswer {
 /** What is answered where a request is not carried out. `details` are the values that `message` speaks of. */
 export interface ApiError {
   success: false
-  code: "BAD_REQUEST" | "INVALID_FIELD" | "INVALID_PHONE" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "REQUEST_TIMEOUT" | "IDEMPOTENCY_MISMATCH" | "ALREADY_EXISTS" | "VERSION_CONFLICT" | "IN_USE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "BAD_CREDENTIALS" | "REFRESH_REUSED" | "ACCOUNT_LOCKED" | "ACCOUNT_DISABLED" | "TENANT_SUSPENDED" | "PASSWORD_CHANGE_REQUIRED" | "WEAK_PASSWORD" | "FORBIDDEN" | "ROLE_NOT_GRANTABLE" | "SELF_CHANGE" | "LAST_ADMIN" | "ORIGIN_NOT_ALLOWED" | "RATE_LIMITED" | "BIND_TOKEN_INVALID" | "DEVICE_UNBOUND" | "DEVICE_ON_CALL" | "NO_DEVICE" | "DEVICE_OFFLINE" | "DEVICE_BUSY" | "NO_LINE" | "NO_SEAT" | "LINE_BUSY" | "NO_EXTENSION" | "LIMIT_LINE_DAY" | "CALLS_OFF" | "DO_NOT_CALL" | "LIMIT_HOURS" | "TEST_NUMBER_ONLY" | "HANGUP_UNSUPPORTED" | "NOT_SUPPORTED" | "CALL_ENDED" | "CONTROL_REFUSED" | "CONTROL_UNCERTAIN" | "LINE_UNWELL" | "CALL_CHANGED" | "TOO_MANY_HOOKS" | "HOOK_DISABLED" | "RECORDING_OFF" | "RECORDING_EXISTS" | "RECORDING_GONE" | "RECORDING_MISSING" | "RECORDING_HELD" | "UPLOAD_IN_PROGRESS" | "UPLOAD_INCOMPLETE" | "CHECKSUM_MISMATCH" | "UNSUPPORTED_AUDIO" | "STORAGE_FULL" | "RANGE_NOT_SATISFIABLE" | "BAD_MESSAGE" | "UNKNOWN_TYPE" | "UNEXPECTED_MESSAGE" | "UNAVAILABLE" | "DRAINING" | "INTERNAL"
+  code: "BAD_REQUEST" | "INVALID_FIELD" | "INVALID_PHONE" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "REQUEST_TIMEOUT" | "IDEMPOTENCY_MISMATCH" | "ALREADY_EXISTS" | "VERSION_CONFLICT" | "IN_USE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "BAD_CREDENTIALS" | "REFRESH_REUSED" | "ACCOUNT_LOCKED" | "ACCOUNT_DISABLED" | "TENANT_SUSPENDED" | "PASSWORD_CHANGE_REQUIRED" | "WEAK_PASSWORD" | "FORBIDDEN" | "ROLE_NOT_GRANTABLE" | "SELF_CHANGE" | "LAST_ADMIN" | "ORIGIN_NOT_ALLOWED" | "RATE_LIMITED" | "BIND_TOKEN_INVALID" | "DEVICE_UNBOUND" | "DEVICE_ON_CALL" | "NO_DEVICE" | "DEVICE_OFFLINE" | "DEVICE_BUSY" | "NO_LINE" | "NO_SEAT" | "LINE_BUSY" | "NO_EXTENSION" | "LIMIT_LINE_DAY" | "CALLS_OFF" | "DO_NOT_CALL" | "LIMIT_HOURS" | "TEST_NUMBER_ONLY" | "HANGUP_UNSUPPORTED" | "NOT_SUPPORTED" | "CALL_ENDED" | "CONTROL_REFUSED" | "CONTROL_UNCERTAIN" | "LINE_UNWELL" | "CALL_CHANGED" | "EXPORT_TOO_LARGE" | "TOO_MANY_HOOKS" | "HOOK_DISABLED" | "RECORDING_OFF" | "RECORDING_EXISTS" | "RECORDING_GONE" | "RECORDING_MISSING" | "RECORDING_HELD" | "UPLOAD_IN_PROGRESS" | "UPLOAD_INCOMPLETE" | "CHECKSUM_MISMATCH" | "UNSUPPORTED_AUDIO" | "STORAGE_FULL" | "RANGE_NOT_SATISFIABLE" | "BAD_MESSAGE" | "UNKNOWN_TYPE" | "UNEXPECTED_MESSAGE" | "UNAVAILABLE" | "DRAINING" | "INTERNAL"
   message: string
   details: Record<string, unknown>
   timestamp: string
@@ -2526,6 +2617,7 @@ export interface Operations {
   "GET /api/v1/calls/device/list": {
     query?: {
       userId?: string
+      onlineStatus?: "offline" | "online"
       page?: number
       pageSize?: number
     }
@@ -2938,6 +3030,11 @@ export interface Operations {
     body?: DialRequest
     answer: RoutingAnswer
   }
+  /** Tell whether a colleague called a number minutes ago, and how it went. Needs: calls.dial. */
+  "POST /api/v1/calls/lately": {
+    body?: LatelyRequest
+    answer: LatelyAnswer
+  }
   /** End a call, or keep it from being dialled; a call that has ended is a success. Needs: calls.control. */
   "POST /api/v1/calls/hangup": {
     body: HangUpRequest
@@ -2984,6 +3081,33 @@ export interface Operations {
       limit?: number
     }
     answer: CallPage
+  }
+  /** Write calls to a CSV file, newest first, its head in the asker's language. Needs: calls.export. */
+  "GET /api/v1/calls/export": {
+    query: {
+      status?: Status
+      outcome?: Outcome[]
+      recording?: ("awaited" | "deleted" | "expired" | "failed" | "none" | "ready")[]
+      callMethod?: "cloud" | "mobile" | "sip"
+      userId?: string
+      teamId?: string
+      deviceId?: string
+      customerId?: string
+      customerPhone?: string
+      orderId?: string
+      externalId?: string
+      from: string
+      to?: string
+    }
+    answer: Response
+  }
+  /** Tell what the agents within reach do now, and what they did today. Needs: calls.board. */
+  "GET /api/v1/calls/board": {
+    query?: {
+      teamId?: string
+      limit?: number
+    }
+    answer: BoardAnswer
   }
   /** Count calls, answers and talk time by day, agent, team, line or method. Needs: calls.statistics. */
   "GET /api/v1/calls/statistics": {

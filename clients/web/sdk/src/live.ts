@@ -53,13 +53,10 @@ function moved(calls: readonly LiveCall[], told: CallDialing, status: LiveCall["
   const { at, evidence: _, source: __, ...fields } = told
   const known = calls.find((call) => call.callId === told.callId)
   const time = new Date(at).toISOString()
-  const call: LiveCall = {
-    callMethod: told.deviceId ? "mobile" : "cloud",
-    createdAt: time,
-    ...known,
-    ...fields,
-    status,
-  }
+  const call: LiveCall = { callMethod: "cloud", createdAt: time, ...known, ...fields, status }
+  if (told.deviceId)
+    call.callMethod = "mobile" // whoever dialled may only have guessed
+  else if (call.callMethod === "mobile") call.callMethod = "cloud"
   if (status === "connected") call.connectedAt = time
   return known === undefined ? [...calls, call] : calls.map((other) => (other === known ? call : other))
 }

@@ -45,9 +45,14 @@ export class IndexedDbStore implements Store {
   async write(changes: ReadonlyMap<string, unknown>): Promise<void> {
     const transaction = (await this.#open()).transaction(ENTRIES, "readwrite", { durability: "strict" })
     const entries = transaction.objectStore(ENTRIES)
-    for (const [key, value] of changes) {
-      if (value === undefined) entries.delete(key)
-      else entries.put(value, key)
+    try {
+      for (const [key, value] of changes) {
+        if (value === undefined) entries.delete(key)
+        else entries.put(value, key)
+      }
+    } catch (error) {
+      transaction.abort() // what cannot be cloned is not asked for, and what was asked before would be kept
+      throw error
     }
     await new Promise<void>((resolve, reject) => {
       transaction.oncomplete = () => resolve()

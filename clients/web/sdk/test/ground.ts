@@ -13,6 +13,12 @@ const TIMING = { backoffBase: 50, backoffCap: 500, resendAfter: 1000, silence: 8
 export const ORIGIN = required("DIALDESK_ORIGIN")
 const ADMIN = { username: required("DIALDESK_ADMIN"), password: required("DIALDESK_PASSWORD") }
 
+/** Have something done to the house: its node killed, or started again, or its agents' events forgotten. */
+export async function house(act: "kill" | "start" | "forget"): Promise<void> {
+  const { ok, status } = await fetch(`${required("DIALDESK_HOUSE")}/${act}`, { method: "POST" })
+  assert.ok(ok, `${act}: ${status}`)
+}
+
 const closing: (() => unknown)[] = []
 after(async () => {
   for (const close of closing.reverse()) await close()

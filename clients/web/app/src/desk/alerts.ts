@@ -8,9 +8,40 @@ const MELODY = { connected: [660, 880], ended: [520, 390], due: [740] }
 
 let context: AudioContext | undefined
 
+/**
+ * Of several tabs one is loud, so that nothing is heard twice: the one that was touched last, for a browser plays
+ * nothing in a page that was not touched. Where the browser has no locks, each is.
+ */
+let loud = navigator.locks === undefined
+let waiting = false
+
+function hold(): Promise<never> {
+  loud = true
+  return new Promise(() => {}) // until the tab is closed, or another takes it
+}
+
+function lost(): void {
+  loud = false
+  if (waiting) return
+  waiting = true
+  const next = navigator.locks.request("dialdesk:loud", () => {
+    waiting = false
+    return hold()
+  })
+  next.catch(lost)
+}
+
+if (!loud) {
+  lost()
+  for (const touched of ["pointerdown", "keydown"])
+    addEventListener(touched, () => {
+      if (!loud) navigator.locks.request("dialdesk:loud", { steal: true }, hold).catch(lost)
+    })
+}
+
 /** Play what happened. A browser that has not seen a click yet stays silent. */
 export function play(what: keyof typeof MELODY): void {
-  if (!sound.value) return
+  if (!sound.value || !loud) return
   context ??= new AudioContext()
   if (context.state === "suspended") return void context.resume()
   for (const [place, pitch] of MELODY[what].entries()) {
@@ -26,9 +57,10 @@ export function play(what: keyof typeof MELODY): void {
   }
 }
 
-/** Tell it on the desktop, where the page is not being looked at; a click brings it back. */
+/** Tell it on the desktop, where the person looks at something else; a click brings the page back. */
 export function tell(text: string, tag: string): void {
-  if (!notify.value || !document.hidden || !("Notification" in window) || Notification.permission !== "granted") return
+  if (!notify.value || !loud || (!document.hidden && document.hasFocus())) return
+  if (!("Notification" in window) || Notification.permission !== "granted") return
   const shown = new Notification("Dialdesk", { body: text, tag, icon: "/icon.svg" })
   shown.onclick = () => {
     window.focus()

@@ -2,6 +2,7 @@ import {
   type CallEnded,
   type CallRecord,
   type ConfigAnswer,
+  type ConfigRequest,
   Desk,
   type DeviceView,
   type DialRequest,
@@ -13,12 +14,14 @@ import {
   type Session,
   type State,
 } from "@dialdesk/sdk"
-import { computed, type InjectionKey, inject, ref, shallowRef } from "vue"
+import { computed, type InjectionKey, inject, type Ref, ref, shallowRef } from "vue"
+import { complain } from "../shared/complain"
+import { ElMessage } from "../shared/element"
 import { said } from "../shared/failure"
 import { kept } from "../shared/kept"
 import { i18n } from "../shared/language"
 import { play, tell } from "./alerts"
-import { complain } from "./complain"
+import { Reminders } from "./reminders"
 
 /** A call that is over and waits for its record. */
 export interface Ended {
@@ -59,7 +62,7 @@ export class Workplace {
   readonly ended = shallowRef<Ended | null>(null)
   readonly dialing = ref(false)
   readonly cancelling = ref<string | null>(null)
-  readonly due = ref(0)
+  readonly due: Ref<number>
   readonly unrecorded = ref(0)
   /** Moves whenever lists of calls may read differently. */
   readonly moved = ref(0)
@@ -71,6 +74,7 @@ export class Workplace {
   /** Who was clicked on, until the first event of the call tells it. */
   private readonly clicked = shallowRef<(Clicked & { callId: string }) | null>(null)
   private readonly stops: (() => void)[] = []
+  private readonly reminders: Reminders
 
   /** The call the dock shows: the one at hand, else the newest. */
   readonly live = computed(() => {
@@ -99,6 +103,8 @@ export class Workplace {
     readonly me: Profile,
   ) {
     this.socket = new Desk(session)
+    this.reminders = new Reminders(session, me.id, () => this.socket.live.serverTime(), remind)
+    this.due = this.reminders.due
   }
 
   /** Read what the desk needs, and connect. */
@@ -115,7 +121,10 @@ export class Workplace {
         if (newest && !live.calls.some((call) => call.callId === this.atHand.value)) this.atHand.value = newest.callId
       }),
       socket.on("WELCOME", () => void this.catchUp()),
-      socket.on("RESYNC", () => void this.catchUp()),
+      socket.on("RESYNC", () => {
+        void this.catchUp()
+        void this.readConfig()
+      }),
       socket.on("CALL_CONNECTED", (call, { past }) => {
         this.moved.value++
         if (past) return
@@ -127,10 +136,9 @@ export class Workplace {
       socket.on("RECORDING_READY", () => this.moved.value++),
     )
     addEventListener("storage", this.otherTab)
-    const reminder = setInterval(() => void this.count(true), 60_000)
     this.stops.push(
       () => removeEventListener("storage", this.otherTab),
-      () => clearInterval(reminder),
+      () => this.reminders.close(),
     )
     socket.connect().catch(() => {}) // why it stopped is told by its state
     void this.readOptions()
@@ -159,13 +167,20 @@ export class Workplace {
     }
   }
 
+  /** Call out so from now on, in every tab. */
+  async configure(how: ConfigRequest): Promise<void> {
+    this.config.value = await this.session.ask("PUT /api/v1/calls/config", { body: how })
+    localStorage.setItem("dialdesk:configured", newId())
+  }
+
   /** Start a call. One click is one call, however often the frame is sent; `clicked` is shown meanwhile. */
   async dial(request: DialRequest, clicked?: Clicked): Promise<void> {
     if (this.dialing.value || this.calls.value.length > 0) return
     this.dialing.value = true
     this.refusal.value = ""
     try {
-      const callId = await this.socket.dial(request, { key: newId() })
+      const shown = this.config.value && { callMethod: this.config.value.callMethod } // as the bar says, it is done
+      const callId = await this.socket.dial({ ...shown, ...request }, { key: newId() })
       this.clicked.value = clicked ? { ...clicked, callId } : null
       this.atHand.value = callId
       this.ended.value = null
@@ -205,7 +220,7 @@ export class Workplace {
     if (this.atHand.value === callId) this.atHand.value = null
     if (this.ended.value?.callId === callId) this.ended.value = null
     this.moved.value++
-    void this.count(false)
+    void this.count()
   }
 
   /** Take up the record of a call that has ended. */
@@ -217,7 +232,7 @@ export class Workplace {
   /** Read what may have happened while the page was away: the call at hand may have ended, lists may have grown. */
   private async catchUp(): Promise<void> {
     this.moved.value++
-    void this.count(false)
+    void this.count()
     const callId = this.atHand.value
     if (callId === null || this.calls.value.some((call) => call.callId === callId)) return
     if (this.ended.value?.callId === callId) return
@@ -247,38 +262,40 @@ export class Workplace {
         duration: call.duration ?? null,
       }
     }
-    void this.count(false)
+    void this.count()
     if (past || call.enriched) return
     play("ended")
     tell(i18n.global.t("notice.ended", { who: call.customerName ?? call.customerPhone }), call.callId)
   }
 
   private readonly otherTab = (event: StorageEvent): void => {
+    if (event.key === "dialdesk:configured") void this.readConfig()
     if (event.key !== "dialdesk:call") return
-    this.moved.value++
     if (this.atHand.value === null) this.ended.value = null
-    else void this.catchUp()
+    void this.catchUp()
   }
 
-  /** How much waits; with `remind`, told aloud where more has come due. */
-  private async count(remind: boolean): Promise<void> {
+  /** How much waits. */
+  private async count(): Promise<void> {
+    void this.reminders.read()
     try {
-      const own = { userId: this.me.id, limit: 100 }
-      const [due, unrecorded] = await Promise.all([
-        this.session.ask("GET /api/v1/calls/follow-ups", { query: own }),
-        this.session.ask("GET /api/v1/calls/unrecorded", { query: own }),
-      ])
-      const newest = due.calls.at(-1)
-      if (remind && due.calls.length > this.due.value && newest) {
-        play("due")
-        tell(i18n.global.t("notice.due", { who: newest.customerName ?? newest.customerPhone }), `due-${newest.callId}`)
-      }
-      this.due.value = due.calls.length
-      this.unrecorded.value = unrecorded.calls.length
+      const query = { userId: this.me.id, limit: 100 }
+      this.unrecorded.value = (await this.session.ask("GET /api/v1/calls/unrecorded", { query })).calls.length
     } catch {
       // the badges stay as they were; the connection bar says what is wrong
     }
   }
+}
+
+/** Say that follow-ups have come due: in the page, aloud, and on the desktop. */
+function remind(calls: CallRecord[]): void {
+  const [first, more] = calls
+  if (!first) return
+  const who = first.customerName ?? first.customerPhone
+  const text = more ? i18n.global.t("notice.dueMany", { n: calls.length }) : i18n.global.t("notice.due", { who })
+  ElMessage.warning({ message: text, showClose: true, duration: 10_000 })
+  play("due")
+  tell(text, `due-${first.callId}`)
 }
 
 function endedFrom(call: CallRecord): Ended {
@@ -310,10 +327,4 @@ export function useWorkplace(): Workplace {
   return found
 }
 
-/** The colour of an outcome; its word stands beside it. */
-export function tone(outcome: string | null): "good" | "wait" | "bad" | "" {
-  if (outcome === "connected") return "good"
-  if (outcome === "busy" || outcome === "missed") return "wait"
-  if (outcome === "failed" || outcome === "rejected") return "bad"
-  return ""
-}
+export { tone } from "../shared/outcome"

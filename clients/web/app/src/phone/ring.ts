@@ -1,4 +1,9 @@
-/** The ring tone and the tremble of a call to be dialled. A browser that has not been touched yet only trembles. */
+/** The ring tone and the tremble of a call to be dialled. A browser that has not been touched yet does neither. */
+
+import { ref } from "vue"
+
+/** Whether the page has been touched since it was opened, and so may ring. */
+export const audible = ref(navigator.userActivation?.hasBeenActive ?? false)
 
 let context: AudioContext | undefined
 let ringing: ReturnType<typeof setInterval> | undefined
@@ -7,6 +12,7 @@ let ringing: ReturnType<typeof setInterval> | undefined
 export function allow(): void {
   context ??= new AudioContext()
   void context.resume()
+  audible.value = true
 }
 
 export function ring(): void {

@@ -15,6 +15,20 @@ export const i18n = createI18n({
   messages: { "zh-CN": zh, en },
 })
 
+/** Words under names, in as many folds as one likes. */
+export interface Words {
+  [name: string]: string | Words
+}
+
+/** The same names, with other words. */
+type Said<T> = { [Name in keyof T]: T[Name] extends string ? string : Said<T[Name]> }
+
+/** Learn the words of a part that is loaded when it is wanted; they are asked for as `part.name`. */
+export function learn<T extends Words>(part: string, words: { "zh-CN": T; en: Said<NoInfer<T>> }): void {
+  i18n.global.mergeLocaleMessage("zh-CN", { [part]: words["zh-CN"] })
+  i18n.global.mergeLocaleMessage("en", { [part]: words.en })
+}
+
 /** Speak `chosen` from now on. */
 export function speak(chosen: Language): void {
   language.value = chosen

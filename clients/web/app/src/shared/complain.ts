@@ -1,5 +1,5 @@
-import { ElMessage } from "../shared/element"
-import { said } from "../shared/failure"
+import { ElMessage } from "./element"
+import { said } from "./failure"
 
 /** Tell the person what went wrong, where the page has no better place for it. */
 export function complain(error: unknown): void {

@@ -1,0 +1,89 @@
+"""Where nodes and workers come from: a process that has imported the server, and forks whatever command is asked for.
+
+What importing costs is paid once a run, not once a node. All else is as after `python -m server`: a process and an
+environment of its own, the same `main`, the same signals and the same end.
+"""
+
+import atexit
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+LONGEST = 200_000
+"""Bytes that a request may have."""
+
+
+def fork(command: str, environ: Mapping[str, str], output: int, life: int) -> None:
+    """Have `dialdesk <command>` run; takes both file descriptors. What it prints goes to `output`; to `life` two lines
+    are written, its process id when it begins, and its exit code when it has ended."""
+    try:
+        socket.send_fds(_nursery(), [json.dumps([command, dict(environ)]).encode()], [output, life])
+    finally:
+        os.close(output)
+        os.close(life)
+
+
+@cache
+def _nursery() -> socket.socket:
+    """The way to the run's own, which ends with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+        )
+    atexit.register(process.wait)
+    atexit.register(ours.close)  # before the wait: what is registered last is done first
+    return ours
+
+
+def _serve(asked: socket.socket) -> list[str] | None:
+    """Fork for each request until nobody can ask; returns the command, but only in the process that is to run it."""
+    while True:
+        request, passed, _, _ = socket.recv_fds(asked, LONGEST, 2)
+        if not request:
+            return None
+        output, life = passed
+        if os.fork() == 0:
+            asked.close()
+            _fork_and_watch(output, life)
+            command, environ = json.loads(request)
+            os.environ.clear()
+            os.environ.update(environ)
+            return [command]
+        os.close(output)
+        os.close(life)
+
+
+def _fork_and_watch(output: int, life: int) -> None:
+    """Fork once more. Returns in the new process alone: this one tells how that begins and ends, and ends itself."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if (pid := os.fork()) == 0:
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(life)
+        return
+    try:
+        os.close(output)
+        os.write(life, b"%d\n" % pid)
+        _, status = os.waitpid(pid, 0)
+        os.write(life, b"%d\n" % os.waitstatus_to_exitcode(status))
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[2])
+    from server.__main__ import main
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who only watches is not waited for
+    gc.collect()
+    gc.freeze()  # so that pages stay shared
+    if (words := _serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+        main(words)
