@@ -44,7 +44,7 @@ bench: $(VENV)/installed-dev  ## Measure: dial to phone on two nodes, idle sessi
 	$(BIN)/python tests/bench/run.py recordings
 	$(BIN)/python tests/bench/run.py channels
 
-lock: $(VENV)/installed-dev  ## Renew the pinned versions in requirements*.lock.
+lock: $(VENV)/installed-dev $(BIN)/npm  ## Renew the pinned versions in requirements*.lock.
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
 		--python-version 3.11 --extra embedded pyproject.toml -o requirements.lock
@@ -81,9 +81,8 @@ $(BIN)/npm: $(VENV)/created requirements-node.lock
 		ln -sf "$$wheel/bin/node" $(BIN)/node && ln -sf "$$wheel/lib/node_modules/npm/bin/npm-cli.js" $@; \
 	fi
 
-# Not `ci`: it refuses a lock that lacks the packages of platforms on which it was not made.
 $(VENV)/packages: $(BIN)/npm $(WEB)/package.json $(WEB)/sdk/package.json $(WEB)/app/package.json $(WEB)/package-lock.json
-	$(NPM) install --no-save --no-progress
+	$(NPM) ci --no-progress
 	touch $@
 
 $(PAGES): $(VENV)/packages $(shell find $(WEB)/app $(WEB)/sdk/src -type f -not -path '*/node_modules/*')

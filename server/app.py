@@ -284,6 +284,7 @@ def _cors(config: Config) -> Middleware:
             "Accept-Ranges",
             "ETag",
             "Content-Disposition",
+            "X-Row-Count",
         ],
     )
 

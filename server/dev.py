@@ -350,6 +350,7 @@ def _welcome(origins: list[str], password: str, options: Options) -> list[str]:
         "",
         f"  desk           {first}/",
         f"  phone page     {first}/phone",
+        f"  console        {first}/console",
         f"  API            {first}/api/docs",
         f"  WebSocket      {first.replace('http', 'ws', 1)}/ws/agent and /ws/phone",
         f"  users          {users}",

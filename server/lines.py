@@ -117,7 +117,7 @@ class SeatBody(Body, frozen=True, kw_only=True):
 
 
 class LineView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A line as agents see it. `todayCount` counts calls since midnight by the tenant's clock."""
+    """A line as agents see it. `todayCount` counts calls since midnight by the tenant's clock, `seats` who has one."""
 
     id: str
     name: str
@@ -129,6 +129,7 @@ class LineView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     current_concurrent: int
     daily_limit: int
     today_count: int
+    seats: int
 
 
 class LineConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -450,6 +451,7 @@ def _view(line: Line) -> LineView:
         current_concurrent=line.concurrent,
         daily_limit=line.setup.daily_limit,
         today_count=line.today,
+        seats=line.seats,
     )
 
 

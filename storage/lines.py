@@ -78,6 +78,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     heard_at: datetime | None
     concurrent: int
     today: int
+    seats: int
     version: int
     created_by: str
     created_at: datetime

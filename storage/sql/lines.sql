@@ -18,7 +18,8 @@ SELECT l.id, l.provider, l.name, l.account_id, l.caller_number, l.settings, l.hi
     l.health_reason, l.health_at, l.heard_at, l.version, l.created_by, l.created_at, l.updated_by, l.updated_at,
     (SELECT count(*) FROM call c WHERE c.line_id = l.id AND c.tenant_id = $1 AND c.ended_at IS NULL) AS concurrent,
     coalesce((SELECT d.attempts FROM line_day d WHERE d.line_id = l.id AND d.tenant_id = $1
-        AND d.day = (now() AT TIME ZONE t.timezone)::date), 0) AS today
+        AND d.day = (now() AT TIME ZONE t.timezone)::date), 0) AS today,
+    (SELECT count(*) FROM line_seat s WHERE s.line_id = l.id AND s.tenant_id = $1) AS seats
 FROM call_line l
 JOIN tenant t ON t.id = l.tenant_id
 WHERE l.tenant_id = $1 AND l.id = $2 AND l.deleted_at IS NULL
@@ -42,7 +43,8 @@ SELECT l.id, l.provider, l.name, l.account_id, l.caller_number, l.settings, l.hi
     l.health_reason, l.health_at, l.heard_at, l.version, l.created_by, l.created_at, l.updated_by, l.updated_at,
     (SELECT count(*) FROM call c WHERE c.line_id = l.id AND c.tenant_id = $1 AND c.ended_at IS NULL) AS concurrent,
     coalesce((SELECT d.attempts FROM line_day d WHERE d.line_id = l.id AND d.tenant_id = $1
-        AND d.day = (now() AT TIME ZONE t.timezone)::date), 0) AS today
+        AND d.day = (now() AT TIME ZONE t.timezone)::date), 0) AS today,
+    (SELECT count(*) FROM line_seat s WHERE s.line_id = l.id AND s.tenant_id = $1) AS seats
 FROM call_line l
 JOIN tenant t ON t.id = l.tenant_id
 WHERE l.tenant_id = $1 AND l.deleted_at IS NULL

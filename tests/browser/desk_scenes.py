@@ -211,6 +211,9 @@ async def shoot_readme(people: People, shoot: Shoot) -> None:
         await people.house.rows(
             "UPDATE call SET connected_at = now() - interval '95 seconds' WHERE ended_at IS NULL RETURNING id"
         )
+        await people.house.rows(  # as if it had the app
+            "UPDATE device SET capabilities = capabilities || '{\"hangUp\": true}' RETURNING id"
+        )
         await desk.reload()
         await desk.wait_for_selector(".dock [data-colleague]")
         await desk.wait_for_selector(".who [data-colleague]")

@@ -124,8 +124,8 @@ class Floor:
             )
         for name, status in ((TALKING, "online"), (CALLING, "online"), (IDLE, "offline")):
             await connection.execute(
-                "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
-                " app_version, token_hash, online_status, last_heartbeat) VALUES"
+                "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type,"
+                " os_version, app_version, token_hash, online_status, last_heartbeat) VALUES"
                 " ($1, $2, $1, $3, '+8613800001111', '工作手机', 'Pixel 9', 'android', '16', '1.0', $4, $5, now())",
                 new_id("dev"),
                 self.tenant_id,

@@ -73,6 +73,9 @@ async def shoot_lines(people: People, shoot: Shoot) -> None:
         await agent.context.close()
         for name, how in (("", {}), ("-dark-en", {"language": "en", "dark": True}), ("-narrow", {"size": HANDSET})):
             page = await people.console(**how)
+            if "size" in how:
+                await page.click("[data-menu]")
+                await shoot(page, "console-menu-narrow")
             await _shoot_lines(page, shoot, name, line_id, other["id"])
             await _shoot_channels(page, shoot, name, line_id)
             await _shoot_extensions(page, shoot, name)

@@ -37,24 +37,38 @@ async def called(
     username: str = "",
 ) -> None:
     """Let a call have been made at noon of a day: the agent's, or of another user."""
-    await people.house.rows(
-        _CALLED, username or people.username, new_call_id(), outcome, evidence, talked, days_ago
-    )
+    await people.house.rows(_CALLED, username or people.username, new_call_id(), outcome, evidence, talked, days_ago)
 
 
 async def in_team(people: People, username: str, name: str, team: str) -> None:
     """Give somebody a name and a team of their own."""
     made = await people.administrator.post("/api/v1/admin/teams", {"name": team})
     await people.house.rows(
-        "UPDATE app_user SET name = $2, team_id = $3 WHERE username = $1 RETURNING id", username, name, made["team"]["id"]
+        "UPDATE app_user SET name = $2, team_id = $3 WHERE username = $1 RETURNING id",
+        username,
+        name,
+        made["team"]["id"],
+    )
+
+
+async def old_entries(people: People, count: int) -> None:
+    """Let the audit log have this many entries of a line's health."""
+    await people.house.rows(
+        "INSERT INTO audit_log (tenant_id, actor_kind, actor_id, action, resource, resource_id)"
+        " SELECT u.tenant_id, 'system', 'line_health', 'restore', 'line', 'line_gone'"
+        " FROM app_user u, generate_series(1, $2) WHERE u.username = $1 RETURNING id",
+        people.username,
+        count,
     )
 
 
 async def shoot_numbers(people: People, shoot: Shoot) -> None:
     """Take a picture of the charts, the API keys and the audit log."""
     await _month(people)
-    for name, scopes in (("CRM 生产环境", ["sessions.exchange", "calls.read", "customers.read"]), ("报表", ["calls.statistics"])):
-        made = await people.administrator.post("/api/v1/admin/api-keys", {"name": name, "scopes": scopes})
+    crm = {"name": "CRM 生产环境", "scopes": ["sessions.exchange", "calls.read", "customers.read"]}
+    await people.administrator.post("/api/v1/admin/api-keys", crm)
+    reports = {"name": "报表", "scopes": ["calls.statistics"]}
+    made = await people.administrator.post("/api/v1/admin/api-keys", reports)
     await people.administrator.delete(f"/api/v1/admin/api-keys/{made['apiKey']['id']}")
     for name, how in (("", {}), ("-dark-en", {"language": "en", "dark": True}), ("-narrow", {"size": HANDSET})):
         page = await people.console(at="#/charts", **how)
@@ -65,12 +79,9 @@ async def shoot_numbers(people: People, shoot: Shoot) -> None:
         await page.locator("[data-figure=total]").scroll_into_view_if_needed()
         await shoot(page, f"console-figures{name}")
         await _shoot_keys(page, shoot, name)
-        await go(page, "#/audit?resource=tenant")
-        await page.wait_for_selector("[data-entry='tenant update']")
-        await page.locator("[data-entry='tenant update'] [data-open]").first.click()
         await go(page, "#/audit")
-        await page.wait_for_selector("[data-entry='api_key create']")
-        await page.locator("[data-entry='api_key create'] [data-open]").first.click()
+        for entry in ("tenant update", "api_key create"):
+            await page.locator(f"[data-entry='{entry}'] [data-open]").first.click()
         await shoot(page, f"console-audit{name}")
         await page.context.close()
 

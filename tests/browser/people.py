@@ -36,6 +36,9 @@ Promise.allSettled(
 """
 """Colours that are still changing are nobody's choice."""
 
+KEPT = "navigator.serviceWorker.ready.then(({active}) => active.state)"
+"""Resolves on the phone page once the browser keeps it."""
+
 
 class People:
     """An installation, a browser, and what its pages complained of."""

@@ -27,7 +27,7 @@ PAGES = {
 """The pages, and what is there when one is."""
 
 
-async def console_of_people(people: People, shoot: Shoot) -> None:
+async def shoot_people(people: People, shoot: Shoot) -> None:
     """Go through the pages by day and by night, at a desk and on a phone."""
     floor = Floor(people)
     await floor.open()

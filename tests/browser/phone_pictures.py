@@ -5,13 +5,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.people import HANDSET, People, call_customer, phase
+from tests.browser.people import HANDSET, KEPT, People, call_customer, phase
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
-
-KEPT = "navigator.serviceWorker.ready.then(({active}) => active.state)"
-"""Resolves once the browser keeps the page."""
 
 
 async def phone_alone(people: People, shoot: Callable[["Page", str], Awaitable[None]]) -> None:

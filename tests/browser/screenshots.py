@@ -14,7 +14,9 @@ from storage.migrate import migrate
 from tests.browser.conftest import CHROMIUM
 from tests.browser.desk_scenes import shoot_desk, shoot_readme
 from tests.browser.lines import shoot_lines
+from tests.browser.numbers import shoot_numbers
 from tests.browser.people import HANDSET, People, call_customer, phase
+from tests.browser.people_pictures import shoot_people
 from tests.browser.phone_pictures import phone_alone
 from tests.journeys.house import House
 
@@ -43,9 +45,11 @@ async def take(folder: Path) -> None:
             await _desk_and_phone(people, shoot)
             await _narrow_and_dark(people, shoot)
             await shoot_lines(people, shoot)
+            await shoot_people(people, shoot)
             await phone_alone(people, shoot)
             await shoot_desk(people, shoot, Path(data))
             await shoot_readme(people, shoot)
+            await shoot_numbers(people, shoot)
 
 
 async def _desk_and_phone(people: People, shoot: Shoot) -> None:

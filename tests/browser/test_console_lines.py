@@ -223,6 +223,9 @@ async def test_the_pages_on_lines_are_accessible(people: People, language: str, 
         await freeze(people, line_id)
         for size in ((1440, 900), HANDSET):
             page = await people.console(at="#/lines", language=language, dark=dark, size=size)
+            if size == HANDSET:
+                await page.click("[data-menu]")
+                found["the menu"] = await violations(page)
             for place, drawn in {
                 "lines": "[data-line]",
                 f"lines/{line_id}": "[data-unfreeze]",

@@ -153,7 +153,8 @@ async def test_people_are_made_changed_and_kept_out(people: People) -> None:
     await page.click(".el-message-box .grave")
     await row.locator("[data-enable]").wait_for()
     [made] = await people.rows(
-        "SELECT u.name, t.name AS team, disabled_at IS NOT NULL AS disabled FROM app_user u JOIN team t ON t.id = u.team_id"
+        "SELECT u.name, t.name AS team, u.disabled_at IS NOT NULL AS disabled"
+        " FROM app_user u JOIN team t ON t.id = u.team_id"
     )
 
     assert password != another
@@ -175,6 +176,30 @@ async def test_people_come_from_a_file(people: People) -> None:
 
     assert "1 rows can be imported, 2 cannot" == checked
     assert (0, 1, 3) == (len(before), len(after), len(report))
+
+
+async def test_the_installations_admin_looks_after_administrators(people: People) -> None:
+    """Who belongs to no company chooses one, sees its administrators, and makes another."""
+    await people.rows(
+        "INSERT INTO app_user (id, tenant_id, role, username, name, password_hash)"
+        " SELECT 'root', NULL, 'system_admin', 'root', 'Root', password_hash FROM app_user LIMIT 1"
+    )
+    page = await people.page()
+    await page.goto(f"{people.origin}/console#/users")
+    await page.fill("#username", "root")
+    await page.fill("#password", people.house.password)
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("[data-user-row]")
+    await page.click("[data-add]")
+    await page.fill("[data-username]", "second.admin")
+    await page.fill("[data-field=name] input", "另一位管理员")
+    await page.click("[data-save]")
+    await page.click("[data-kept]")
+    await page.wait_for_selector("[data-user-row='second.admin']")
+
+    assert [("tenant_admin", people.house.tenant_id)] == [
+        tuple(row) for row in await people.rows("SELECT role, tenant_id FROM app_user WHERE username = 'second.admin'")
+    ]
 
 
 async def test_who_only_reads_is_offered_nothing_else(people: People) -> None:

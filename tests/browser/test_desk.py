@@ -61,9 +61,9 @@ async def test_signing_out_in_one_tab_signs_out_the_other(people: People) -> Non
     await other.reload()
     await other.wait_for_selector("#username")
 
-    assert [] == await people.rows(
-        "SELECT 1 FROM login WHERE revoked_at IS NULL AND user_id LIKE 'user%' AND expires_at > now()"
-        f" AND user_id = (SELECT id FROM app_user WHERE username = '{people.username}')"
+    assert [] == await people.house.rows(
+        "SELECT 1 FROM login l JOIN app_user u ON u.id = l.user_id WHERE u.username = $1 AND l.revoked_at IS NULL",
+        people.username,
     )
 
 

@@ -10,16 +10,13 @@ import segno
 from clients.agent import AgentClient
 from tests.audio_files import make_audio
 from tests.browser.conftest import CHROMIUM
-from tests.browser.people import HANDSET, People, call_customer, phase, violations
+from tests.browser.people import HANDSET, KEPT, People, call_customer, phase, violations
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
 
 NOBODYS = "ABCD-2345"
 """Looks like a code to type."""
-
-KEPT = "navigator.serviceWorker.ready.then(({active}) => active.state)"
-"""Resolves once the browser keeps the page."""
 
 TAKEN_OVER = """
 new Promise((resolve) => {

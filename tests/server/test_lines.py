@@ -181,6 +181,7 @@ async def test_a_line_is_shown_as_the_seed_has_it(desk: Desk) -> None:
         "currentConcurrent": 0,
         "dailyLimit": 0,
         "todayCount": 0,
+        "seats": 0,
     } == answer["line"]
     assert ([answer["line"]], 1) == (listed["lines"], listed["total"])
     config = answer["config"]

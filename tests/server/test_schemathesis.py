@@ -51,7 +51,7 @@ async def explore(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", *arguments),
         cwd=folder,
-        env={**os.environ, "NO_PROXY": "*"},
+        env={name: value for name, value in os.environ.items() if not name.startswith("COV")} | {"NO_PROXY": "*"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -54,6 +54,7 @@ export default defineConfig({
     target: "es2022",
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    chunkSizeWarningLimit: 600, // kB: the charts, which are loaded by their page alone
     rollupOptions: {
       input: ["index.html", "phone.html", "console.html"],
       output: { manualChunks: styles },

@@ -1292,7 +1292,7 @@ export interface LineList {
   total: number
 }
 
-/** A line as agents see it. `todayCount` counts calls since midnight by the tenant's clock. */
+/** A line as agents see it. `todayCount` counts calls since midnight by the tenant's clock, `seats` who has one. */
 export interface LineView {
   id: string
   name: string
@@ -1304,6 +1304,7 @@ export interface LineView {
   currentConcurrent: number
   dailyLimit: number
   todayCount: number
+  seats: number
 }
 
 /** The line that was made. Its callback URLs are told by `GET /api/v1/calls/lines/{line_id}`. */

@@ -144,6 +144,24 @@ test("an unbound phone forgets its binding and all that was done under it", asyn
   assert.equal(null, await Phone.open(store))
 })
 
+test("of two phones with one memory the later stays, and the other may take its place again", async () => {
+  const { session } = await seated()
+  const { phone, store, options } = await bound(session)
+  const copy = new MemoryStore()
+  await copy.write(await store.load())
+
+  const other = started((await Phone.open(copy, options)) as Phone)
+  await online(other)
+  await until(phone, "onState", () => phone.state.is === "stopped")
+  const code = phone.state.is === "stopped" && phone.state.code
+  await phone.close()
+  const again = started((await Phone.open(store, options)) as Phone)
+  await online(again)
+  await until(other, "onState", () => other.state.is === "stopped")
+
+  assert.equal(4501, code)
+})
+
 test("a second tab waits until the first lets the phone go", { skip: !globalThis.navigator?.locks }, async () => {
   const { session } = await seated()
   const { phone, store, options } = await bound(session)

@@ -9,9 +9,9 @@ export interface Inside {
 
 export const INSIDE: InjectionKey<Inside> = Symbol("inside")
 
-/** For the pages: the session to ask with, who is signed in, and whether they hold a permission. */
+/** For the pages: the session to ask with, who is signed in, and whether they hold a permission now. */
 export function useInside(): Inside & { may: (permission: string) => boolean } {
   const inside = inject(INSIDE)
   if (!inside) throw new Error("outside of the console")
-  return { ...inside, may: (permission) => inside.me.permissions.includes(permission) }
+  return { session: inside.session, me: inside.me, may: (permission) => inside.me.permissions.includes(permission) }
 }

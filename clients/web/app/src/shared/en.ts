@@ -53,7 +53,7 @@ export const en: Messages = {
   },
   customer: {
     pick: "Choose a customer to see more",
-    pickHint: "/ to search, ↑ ↓ to choose, Alt + C to call",
+    pickHint: "/ to search, ↑ ↓ to choose, Alt + C to call, ? for all keys",
     orders: "Orders",
     tags: "Tags",
     id: "Customer id",
@@ -324,7 +324,8 @@ export const en: Messages = {
     stored: "Recording uploaded",
     noAudio: "This file is no recording that can be used: choose another.",
     notTaken: "The server did not take it ({code})",
-    unacked: "{n} reports wait to be sent; they go out when the connection is back",
+    unacked:
+      "1 report waits to be sent; it goes out when the connection is back | {n} reports wait to be sent; they go out when the connection is back",
     honest: "What this page cannot see",
     honestText:
       "A web page cannot see the phone's calls: whether they are answered and when they end is what your buttons say, kept as “told by a person”. It cannot dial by itself, hang up or record. When the screen locks or the page goes to the background the connection may break; it catches up when you return.",

@@ -51,7 +51,7 @@ export const zh = {
   },
   customer: {
     pick: "选择一位客户查看详情",
-    pickHint: "按 / 搜索，↑ ↓ 选择，Alt + C 拨打",
+    pickHint: "按 / 搜索，↑ ↓ 选择，Alt + C 拨打，? 查看全部快捷键",
     orders: "订单",
     tags: "标签",
     id: "客户编号",

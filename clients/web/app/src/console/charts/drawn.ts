@@ -32,7 +32,7 @@ export const RATE: Drawing = (days, ink) => ({
     min: 0,
     max: 1,
     interval: 0.25,
-    axisLabel: { formatter: (rate: number) => `${100 * rate}%` },
+    axisLabel: { color: ink.colour("dim"), formatter: (rate: number) => `${100 * rate}%` },
   },
   series: {
     type: "line",
@@ -53,7 +53,7 @@ export function talk(time: (seconds: number) => string): Drawing {
       yAxis: {
         ...upright(ink),
         minInterval: 1,
-        axisLabel: { formatter: (value: number) => `${value} ${ink.word(name)}` },
+        axisLabel: { color: ink.colour("dim"), formatter: (value: number) => `${value} ${ink.word(name)}` },
       },
       series: {
         type: "bar",
@@ -70,7 +70,11 @@ function bars(colour: string, days: Day[], share: Share) {
 }
 
 function upright(ink: Ink) {
-  return { type: "value" as const, splitLine: { lineStyle: { color: ink.colour("line") } } }
+  return {
+    type: "value" as const,
+    axisLabel: { color: ink.colour("dim") },
+    splitLine: { lineStyle: { color: ink.colour("line") } },
+  }
 }
 
 function frame(days: Day[], ink: Ink, lines: (day: Day) => [string, string][]): Option {

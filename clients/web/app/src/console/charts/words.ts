@@ -42,7 +42,7 @@ const en: typeof zh = {
   last: "{n} days",
   span: "Span of days",
   method: "Called by",
-  allMethods: "Any way of calling",
+  allMethods: "Any way",
   empty: "There are no calls in this time",
   emptyHint: "Choose other days, or clear the filters",
   byDay: "Calls by day",

@@ -74,9 +74,9 @@ const zh = {
     },
     extensions: { manage: "查看、导入、释放和删除分机" },
     do_not_call: {
-      read: "查看和查询免呼名单",
-      add: "加入免呼名单",
-      manage: "导入免呼名单、解除免呼",
+      read: "查看和查询免打扰名单",
+      add: "加入免打扰名单",
+      manage: "导入免打扰名单、解除免打扰",
     },
     users: { read: "查看成员、角色和团队", manage: "新增和修改成员" },
     teams: { manage: "新增和修改团队" },

@@ -7,6 +7,7 @@ const zh = {
   add: "新增成员",
   import: "批量导入",
   search: "用户名或姓名",
+  company: "企业",
   role: "角色",
   allRoles: "全部角色",
   roles: {
@@ -78,6 +79,7 @@ const en: typeof zh = {
   add: "Add a person",
   import: "Import",
   search: "User name or name",
+  company: "Company",
   role: "Role",
   allRoles: "All roles",
   roles: {
