@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from protocol import messages
 from protocol.errors import ERRORS, CloseCode, DialdeskError
 from protocol.timestamps import Timestamp
+from server import VERSION
 from server.asyncapi import describe_messages
 from server.config import Config
 from server.docs_page import PAGE_POLICY, render_page
@@ -35,6 +36,7 @@ from server.http import (
 )
 from server.identity import Identity
 from server.openapi import describe_endpoints
+from server.routes import all_routes, documents
 from server.streams import Incoming, RawBytes, Redirect, Stream
 from storage.idempotency import Once
 
@@ -707,3 +709,15 @@ async def test_the_real_server_is_told(config: Config) -> None:
     assert {endpoint.path for endpoint in endpoints} <= set(page.text)
     assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
     assert all(endpoint.summary for endpoint in endpoints)
+
+
+async def test_the_documents_are_shown_to_whoever_asks() -> None:
+    """Each is made of all routes but those that show it, whenever it is asked for, and again the same."""
+    endpoints = all_routes()
+    http = describe_endpoints(endpoints, version=VERSION, server_url="https://desk.test")
+    sockets = describe_messages(version=VERSION, server_url="https://desk.test")
+
+    endpoints += (showing := documents(endpoints, "https://desk.test"))
+    shown = [await endpoint.function() for endpoint in showing * 2]
+
+    assert [http, sockets, render_page(http, sockets)] * 2 == [document.content for document in shown]
