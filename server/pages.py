@@ -1,7 +1,7 @@
 """The pages of clients/web, served as they were built: the desk (`/`), the phone page and the console.
 
 What the build left in its folder is read once, at boot. Names under /assets/ carry a hash of what they name, so a
-browser keeps those for ever and asks anew only for the pages themselves. `npm run build` leaves a .br and a .gz beside
+browser keeps those for ever and asks anew only for the pages themselves. `make web` leaves a .br and a .gz beside
 what is worth compressing.
 """
 
@@ -39,11 +39,8 @@ _MISSING = """\
 <meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Dialdesk</title>
 <h1>The pages are not built</h1>
 <p lang="zh-CN">页面尚未构建。</p>
-<p>The API is up: <a href="/api/docs">its documents</a>. To build the pages, with Node 20.19 or newer:</p>
-<pre>cd clients/web
-npm ci
-npm run build</pre>
-<p>Then start this server again.</p>
+<p>The API is up: <a href="/api/docs">its documents</a>. To build the pages, in the checkout: <code>make web</code>.</p>
+<p>Then install, and start this server again.</p>
 </html>
 """
 

@@ -39,7 +39,7 @@ def _demand() -> None:
         what
         for what, there in {
             "Chromium": CHROMIUM is not None,
-            "built pages (npm run build in clients/web)": (BUILT / "index.html").exists(),
+            "built pages (make web)": (BUILT / "index.html").exists(),
         }.items()
         if not there
     ]

@@ -86,7 +86,7 @@ class People:
     async def tab(self, context: "BrowserContext") -> "Page":
         """One more tab of a browser; what it complains of is kept, a server that is away aside."""
         page = await context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(40_000)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on(
             "console",

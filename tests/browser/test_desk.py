@@ -238,3 +238,21 @@ async def test_the_desk_is_worked_by_keys(people: People) -> None:
     assert "1380" == await desk.input_value(".pad input")
     assert ["by keys alone"] == [row["note"] for row in await people.rows("SELECT follow_up_note AS note FROM call")]
     assert re.search("#/log$", desk.url)
+
+
+async def test_a_page_of_an_older_version_asks_to_be_loaded_anew(people: People) -> None:
+    """A part that was fetched late is tried again while it cannot be had; where the server has a newer version, the
+    page says so, and loading it anew mends it."""
+    desk = await people.desk(language="en")
+    context = desk.context
+    newer = '<script type="module" src="/assets/index-newer.js"></script>'
+    await context.route("**/assets/OutboundSettings-*", lambda route: route.abort())
+    await context.route(f"{people.origin}/", lambda route: route.fulfill(body=newer, content_type="text/html"))
+    await desk.click("[data-device]")
+    await desk.get_by_text("There is a new version").wait_for()
+    await context.unroute_all()
+    await desk.get_by_role("button", name="Load again").click()
+    await desk.wait_for_selector(".row a")
+    await desk.click("[data-device]")
+
+    await desk.wait_for_selector("[data-qr]")

@@ -27,6 +27,12 @@ export const en: Messages = {
     stopped: "Connection closed ({code}): {reason}",
     reload: "Sign in again",
   },
+  renewed: {
+    title: "There is a new version",
+    hint: "This part belongs to a version that is no longer served. Loading the page again takes a moment; your call and what you have typed into a record are kept.",
+    reload: "Load again",
+    wait: "Not now",
+  },
   toConsole: "Console",
   nav: { customers: "Customers", due: "Follow-ups", unrecorded: "Not recorded", log: "Call log" },
   list: {

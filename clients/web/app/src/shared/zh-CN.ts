@@ -25,6 +25,12 @@ export const zh = {
     stopped: "连接已关闭（{code}）：{reason}",
     reload: "重新登录",
   },
+  renewed: {
+    title: "页面有新版本",
+    hint: "这部分内容属于旧版本，已无法读取。重新加载只需片刻，通话和正在填写的记录都会保留。",
+    reload: "重新加载",
+    wait: "稍后",
+  },
   toConsole: "控制台",
   nav: { customers: "客户", due: "待跟进", unrecorded: "未记录", log: "通话记录" },
   list: {
