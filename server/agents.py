@@ -54,6 +54,8 @@ class Agents:
         self._refill_every = refill_every
         self._attendance: Batch[str, None] = Batch(self._attend)
         self._wake = asyncio.Event()
+        self._unwritten: set[str] = set()
+        """Agents whose leave PostgreSQL did not take: no more than there are agents, and written by the next refill."""
 
     async def attend(self, user_id: str) -> None:
         """Let other nodes know that events for the agent are to be sent here. Join the page to the hub before."""
@@ -64,7 +66,8 @@ class Agents:
         try:
             await self._attendance.ask(user_id)
         except DialdeskError:
-            log.warning("agent's leave not written", user_id=user_id)  # costs a message for nobody, until the sweep
+            log.warning("agent's leave not written", user_id=user_id)
+            self._unwritten.add(user_id)
 
     async def _attend(self, asked: Sequence[str]) -> Sequence[None]:
         """Write for each agent whether it has a page here now. Batches run one by one, so the last word is true."""
@@ -117,6 +120,8 @@ class Agents:
                 await asyncio.sleep(min(1.0, self._refill_every))
 
     async def _refill(self) -> None:
+        unwritten, self._unwritten = self._unwritten, set()
+        await asyncio.gather(*map(self.leave, unwritten))
         agents = self._hub.agents()
         if not agents:
             return

@@ -59,7 +59,11 @@ class Database:
         """Lend a connection outside a transaction: for one statement, or for reads that need no common view."""
         with translated():
             async with self._pool.acquire(timeout=self._timeout) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    connection.terminate()  # told of its server's end while it was idle, but not of the line's yet
+                    raise
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
@@ -143,6 +147,7 @@ class translated:  # noqa: N801 - used as a statement
                 | _ssl.SSLError()
                 | asyncpg.PostgresConnectionError()
                 | asyncpg.InterfaceError()
+                | asyncpg.InternalClientError()  # what the server said last was its end: the driver expects no more
                 | asyncpg.OperatorInterventionError()  # shutdown, crash, not up yet, cancelled
                 | asyncpg.InsufficientResourcesError()  # connections, memory, disk
                 | asyncpg.PostgresSystemError()

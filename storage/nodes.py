@@ -63,12 +63,16 @@ async def retire(connection: Connection, boot_id: str) -> None:
 
 
 async def sweep(connection: Connection) -> tuple[list[str], list[Emitted]]:
-    """Take the leases of nodes that did not renew, and all they held: (boot ids, events). In a transaction."""
+    """Take the leases of nodes that did not renew, and all that dead nodes hold. In a transaction.
+
+    Returns the boot ids of nodes that died now, and events.
+    """
     swept = [row["boot_id"] for row in await connection.fetch(_SQL["sweep_nodes"])]
-    if not swept:
-        return [], []
-    await connection.execute(_SQL["sweep_agents"], swept)
-    return swept, await _tell_offline(connection, await connection.fetch(_SQL["sweep_devices"], swept))
+    haunted = [row["boot_id"] for row in await connection.fetch(_SQL["haunted"])]
+    if not haunted:
+        return swept, []
+    await connection.execute(_SQL["sweep_agents"], haunted)
+    return swept, await _tell_offline(connection, await connection.fetch(_SQL["sweep_devices"], haunted))
 
 
 async def forget(connection: Connection) -> None:

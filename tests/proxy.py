@@ -22,6 +22,7 @@ class Proxy:
         self._passing.set()
         self._answering = asyncio.Event()
         self._answering.set()
+        self._left_open: asyncio.Event | None = None
         self._word: re.Pattern[bytes] | None = None
         self._said = asyncio.Event()
         self._holds_answer = False
@@ -62,6 +63,12 @@ class Proxy:
         self._word, self._said, self._holds_answer = re.compile(word), asyncio.Event(), answer
         return self._said
 
+    def linger(self) -> asyncio.Event:
+        """From now on a line stays open to the client when its server has ended it. The event tells that one did, and
+        that all that the server said before is on its way."""
+        self._left_open = asyncio.Event()
+        return self._left_open
+
     def let_pass(self) -> None:
         """Let through what comes, and what was held back."""
         self._passing.set()
@@ -100,6 +107,9 @@ class Proxy:
             await self._answering.wait()
             writer.write(data)
             await writer.drain()
+        if self._left_open is not None:
+            self._left_open.set()
+            await asyncio.Event().wait()
 
     def _is_said(self, data: bytes) -> bool:
         if self._word is None or not self._word.search(data):

@@ -26,6 +26,13 @@ WHERE boot_id IN (
 )
 RETURNING boot_id;
 
+-- name: haunted
+-- Nodes that were swept and are said to hold something, be it still or again: a statement of theirs may come late.
+SELECT n.boot_id FROM node n
+WHERE n.swept_at IS NOT NULL AND (
+    EXISTS (SELECT FROM agent_node a WHERE a.node = n.boot_id) OR EXISTS (SELECT FROM device d WHERE d.node = n.boot_id)
+);
+
 -- name: sweep_agents
 -- Forget the pages that swept nodes held.
 DELETE FROM agent_node WHERE node = ANY ($1::text[]);

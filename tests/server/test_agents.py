@@ -371,13 +371,13 @@ async def test_pages_that_come_and_go_at_once_leave_the_truth(house: House, data
     assert [here, [], here, [], here, []] == [await attended(database, user_id) for user_id in people]
 
 
-async def test_a_leave_that_cannot_be_written_breaks_nothing(
+async def test_a_leave_that_cannot_be_written_is_written_later(
     database: Database, database_url: str, office: Office
 ) -> None:
-    """It costs a message for nobody, until the sweep of the node."""
+    """Until then it costs messages for nobody; the refill writes it when PostgreSQL is back."""
     ann = await office.agent()
     async with proxy_to(database_url) as line, open_database(line.url, max_size=2, timeout=5) as remote:
-        house = House(remote)
+        house = House(remote, refill_every=0.05)
         await house.lease.take()
         page = house.page(ann)
         await house.agents.attend(ann)
@@ -386,6 +386,13 @@ async def test_a_leave_that_cannot_be_written_breaks_nothing(
         await house.agents.leave(ann)
         still = await attended(database, ann)
         await line.open()
+        refill = asyncio.create_task(house.agents.refill())
+
+        async def forgotten() -> bool:
+            return await attended(database, ann) == []
+
+        await until(forgotten)
+        refill.cancel()
 
     assert [house.lease.boot_id] == still
 

@@ -228,6 +228,26 @@ async def test_a_connection_that_the_server_ended_is_unavailable_once(database_u
         assert 0 == await count(database)
 
 
+async def test_a_connection_that_heard_of_its_end_while_idle_is_unavailable_once(
+    line: Proxy, database_url: str
+) -> None:
+    """Its line stays open, as where the network loses the rest: it is not lent again."""
+    async with (
+        open_database(line.url, min_size=1, max_size=1, timeout=5) as database,
+        open_database(database_url, max_size=1) as other,
+    ):
+        async with database.connection() as connection:
+            process = await connection.fetchval("SELECT pg_backend_pid()")
+        ended = line.linger()
+        await execute(other, "SELECT pg_terminate_backend($1)", process)
+        async with asyncio.timeout(20):
+            await ended.wait()
+        await count(other)  # a round trip, in which the driver reads what it was told
+        refused = await refusal(lambda: count(database))
+
+        assert (("UNAVAILABLE", True), 0) == (refused, await count(database))
+
+
 async def test_whoever_waits_too_long_for_a_connection_is_told_so(database_url: str) -> None:
     """The pool is small, and all of it is lent."""
     async with open_database(database_url, max_size=1, timeout=0.5) as database:

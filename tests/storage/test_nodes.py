@@ -158,6 +158,24 @@ async def test_a_dead_node_loses_all_it_held(database: Database, office) -> None
     assert ("alive", "online", 2) == await device(database, moved)
 
 
+async def test_what_a_dead_node_is_given_late_is_taken_again(database: Database, office) -> None:
+    """A claim that was on its way when its node was swept holds a phone for nobody, until the next sweep."""
+    await enlist(database, "dead", lease=-1)
+    user = await office.agent()
+    phone = await office.phone(user)
+    async with database.transaction() as connection:
+        await nodes.sweep(connection)
+    async with database.transaction() as connection:
+        await nodes.claim(connection, "dead", [claim_of(phone)])
+        await nodes.attend(connection, [user], "dead")
+    async with database.transaction() as connection:
+        swept, told = await nodes.sweep(connection)
+        _, told_again = await nodes.sweep(connection)
+
+    assert ([], [[]], []) == (swept, [event.nodes for event in told], told_again)
+    assert (None, "offline", 1) == await device(database, phone)
+
+
 async def test_a_node_that_leaves_gives_its_phones_their_grace(database: Database, office) -> None:
     """Retiring takes the node off its phones, which stay online to come back elsewhere."""
     await enlist(database, "a")
