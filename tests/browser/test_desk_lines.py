@@ -66,7 +66,8 @@ async def test_a_call_on_a_phone_is_muted_there(people: People) -> None:
 
 
 async def test_a_recording_is_played_and_sought_by_keys(people: People, tmp_path: Path) -> None:
-    """A recording that was brought by hand has its waveform, plays, and is sought by the arrow keys."""
+    """A recording that was brought by hand has its waveform, plays, and is sought by the arrow keys; what could not be
+    read is played when it is asked for again."""
     await people.worker()
     desk = await people.desk(language="en")
     phone = await people.bound_phone(desk, language="en")
@@ -80,6 +81,11 @@ async def test_a_recording_is_played_and_sought_by_keys(people: People, tmp_path
         await desk.keyboard.press(key)
     sought = await position.input_value()
     told = await position.get_attribute("aria-valuetext")
+    links = "**/api/v1/recordings/*"
+    await desk.route(links, lambda route: route.abort())
+    await desk.keyboard.press("Space")
+    await desk.get_by_text("The recording could not be read").wait_for()
+    await desk.unroute(links)
     await desk.keyboard.press("Space")
     await until(lambda: desk.evaluate("document.querySelector('audio').currentTime > 5.2"))
     await desk.keyboard.press("Space")

@@ -10,7 +10,12 @@ export const en: Messages = {
     username: "User name",
     password: "Password",
     submit: "Sign in",
-    ended: "You were signed out: {why}. Please sign in again.",
+    over: {
+      REFRESH_REUSED: "For safety you were signed out. Please sign in again.",
+      ACCOUNT_DISABLED: "Your account is disabled. Ask your administrator.",
+      TENANT_SUSPENDED: "Your organisation is suspended. Ask your administrator.",
+      other: "Your sign-in has ended. Please sign in again.",
+    },
     mustChange: "First sign-in: please choose a new password",
     newPassword: "New password (8 characters or more)",
     change: "Change password and go on",
@@ -34,6 +39,10 @@ export const en: Messages = {
     wait: "Not now",
   },
   toConsole: "Console",
+  notHere: {
+    title: "This is the desk, where calls are made",
+    hint: "Your account ({name}) makes no calls. What it may see and do is in the console.",
+  },
   nav: { customers: "Customers", due: "Follow-ups", unrecorded: "Not recorded", log: "Call log" },
   list: {
     search: "Name, whole number or customer id",
@@ -141,6 +150,7 @@ export const en: Messages = {
     past: "The follow-up must lie in the future",
   },
   detail: {
+    unplayable: "The recording could not be read. Play it again to try once more.",
     title: "Call",
     timeline: "Events",
     events: {
@@ -277,6 +287,8 @@ export const en: Messages = {
   },
   failure: {
     unreachable: "The server cannot be reached: check the network and try again.",
+    timedOut: "No answer in time. It may have been done all the same: look before you try again.",
+    stopped: "The connection has ended: load the page again.",
     unknown: "Something went wrong: {message}",
   },
   phone: {
@@ -290,12 +302,16 @@ export const en: Messages = {
     insecure: "This page was not opened over HTTPS, so it has no camera: type the code.",
     noNetwork: "No network. This page is the copy kept on the phone; binding needs a network.",
     stay: "Keep the present binding",
+    waiting:
+      "1 report or recording has not reached the server yet. Bound for the same agent it still goes out; bound for another it is lost. | {n} reports or recordings have not reached the server yet. Bound for the same agent they still go out; bound for another they are lost.",
     linkInCall: "The binding cannot be changed during a call: open the link again afterwards.",
     code: "Code",
     number: "Number of this phone (optional)",
     name: "Name of this phone",
     bind: "Bind",
     notCode: "This is not a code of Dialdesk.",
+    onCall: "A call is under way on this phone. Wait until it is over, then bind again.",
+    force: "Give that call up and bind",
     online: "Online, waiting for calls",
     offline: "Offline, reconnecting",
     otherTab: "In use in another tab",

@@ -8,7 +8,12 @@ export const zh = {
     username: "用户名",
     password: "密码",
     submit: "登录",
-    ended: "登录已结束：{why}。请重新登录。",
+    over: {
+      REFRESH_REUSED: "为安全起见，您已退出，请重新登录。",
+      ACCOUNT_DISABLED: "账号已停用，请联系管理员。",
+      TENANT_SUSPENDED: "企业已停用，请联系管理员。",
+      other: "登录已结束，请重新登录。",
+    },
     mustChange: "首次登录，请先修改密码",
     newPassword: "新密码（至少 8 位）",
     change: "修改密码并继续",
@@ -32,6 +37,10 @@ export const zh = {
     wait: "稍后",
   },
   toConsole: "控制台",
+  notHere: {
+    title: "这里是拨打电话的工作台",
+    hint: "您的账号（{name}）没有拨打权限，可以查看和管理的内容在控制台。",
+  },
   nav: { customers: "客户", due: "待跟进", unrecorded: "未记录", log: "通话记录" },
   list: {
     search: "姓名、完整号码或客户编号",
@@ -139,6 +148,7 @@ export const zh = {
     past: "跟进时间必须晚于现在",
   },
   detail: {
+    unplayable: "录音读取失败，请再次点击播放重试。",
     title: "通话详情",
     timeline: "事件",
     events: {
@@ -273,7 +283,12 @@ export const zh = {
     settings: "呼出配置",
     help: "显示此列表",
   },
-  failure: { unreachable: "连不上服务器，请检查网络后重试。", unknown: "出了点问题：{message}" },
+  failure: {
+    unreachable: "连不上服务器，请检查网络后重试。",
+    timedOut: "服务器没有及时回应，操作可能已经生效：请先确认，再重试。",
+    stopped: "连接已结束，请重新加载页面。",
+    unknown: "出了点问题：{message}",
+  },
   phone: {
     title: "工作手机",
     bindTitle: "绑定到工作台",
@@ -285,12 +300,15 @@ export const zh = {
     insecure: "此页不是经 HTTPS 打开的，不能用相机，请输入绑定码。",
     noNetwork: "没有网络。此页来自手机上保存的副本，绑定需要网络。",
     stay: "保留现有绑定",
+    waiting: "还有 {n} 条上报或录音未送达服务器。由同一坐席重新绑定会继续上传；换成其他坐席绑定则会丢失。",
     linkInCall: "通话中不能更换绑定，请在通话结束后再打开链接。",
     code: "绑定码",
     number: "本机号码（可不填）",
     name: "手机名称",
     bind: "绑定",
     notCode: "这不是 Dialdesk 的绑定码。",
+    onCall: "这部手机正在通话，请等通话结束后再绑定。",
+    force: "放弃该通话并绑定",
     online: "在线，等待拨号",
     offline: "离线，正在重连",
     otherTab: "另一个标签页在使用",
