@@ -7,9 +7,10 @@ soonest, and the later the longer counting takes, so that a tenant's boards neve
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Annotated, Final, Literal
 
 import asyncpg
@@ -59,7 +60,7 @@ class DayCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class BoardCall(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The call that an agent is at."""
+    """A call that an agent is at."""
 
     call_id: str
     status: str
@@ -73,7 +74,9 @@ class BoardCall(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class BoardAgent(DayCount, frozen=True, kw_only=True, rename="camel"):
     """An agent: `talking` or `calling`, `idle` with a page open, or `offline`; `since` when, as far as that is known.
 
-    `phone` tells whether one of the agent's work phones is online, and is null where none is bound.
+    `live` are the calls within the asker's reach that the agent is at, an answered one first: who has a phone and a
+    line may be at two, and one that was begun in another team may be out of reach. `phone` tells whether one of the
+    agent's work phones is online, and is null where none is bound.
     """
 
     user_id: str
@@ -83,7 +86,7 @@ class BoardAgent(DayCount, frozen=True, kw_only=True, rename="camel"):
     state: State
     since: Timestamp | None
     phone: Literal["online", "offline"] | None
-    call: BoardCall | None
+    live: list[BoardCall]
 
 
 class States(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -128,14 +131,17 @@ class Board:
             tenant = await records.tenant(connection, identity.tenant_id)
             rows = await board.agents(connection, reach, query.team_id, query.limit)
         counts = await self._counted(identity.tenant_id, str(tenant["today"]))
-        of_agents: dict[str, list[_Count]] = {row["id"]: [] for row in rows}
-        for count in counts:
-            of_agents.get(count.user_id, []).append(count)
+        reached = [count for count in counts if _reached(count, reach, query.team_id)]
+        days = _by_agent(reached)
+        ends = {user_id: _latest(*(count.last_ended_at for count in own)) for user_id, own in _by_agent(counts).items()}
         revealed = identity.may("customers.reveal")
         return BoardAnswer(
-            agents=[_agent(row, of_agents[row["id"]], revealed=revealed) for row in rows],
+            agents=[
+                _agent(list(own), _sum(days[user_id]), ends.get(user_id), revealed=revealed)
+                for user_id, own in groupby(rows, key=lambda row: str(row["id"]))
+            ],
             states=States(**{state: rows[0][state] if rows else 0 for state in States.__struct_fields__}),
-            today=_sum(count for count in counts if _reached(count, reach, query.team_id)),
+            today=_sum(reached),
             day=str(tenant["today"]),
             timezone=tenant["timezone"],
             timestamp=rfc3339(tenant["now"]),
@@ -207,8 +213,16 @@ def _latest(*moments: datetime | None) -> datetime | None:
     return max(filter(None, moments), default=None)
 
 
-def _agent(row: asyncpg.Record, counts: Sequence[_Count], *, revealed: bool) -> BoardAgent:
-    last_ended = _latest(*(count.last_ended_at for count in counts))
+def _by_agent(counts: Iterable[_Count]) -> defaultdict[str, list[_Count]]:
+    found = defaultdict(list)
+    for count in counts:
+        found[count.user_id].append(count)
+    return found
+
+
+def _agent(rows: Sequence[asyncpg.Record], day: DayCount, last_ended: datetime | None, *, revealed: bool) -> BoardAgent:
+    """An agent, of the rows of its live calls."""
+    row = rows[0]
     return BoardAgent(
         user_id=row["id"],
         user_name=row["name"],
@@ -217,8 +231,8 @@ def _agent(row: asyncpg.Record, counts: Sequence[_Count], *, revealed: bool) -> 
         state=row["state"],
         since=rfc3339(_since(row, last_ended)),
         phone=row["phone"],
-        call=_call(row, revealed=revealed),
-        **msgspec.structs.asdict(_sum(counts)),
+        live=[_call(row, revealed=revealed) for row in rows if row["call_id"] is not None],
+        **msgspec.structs.asdict(day),
     )
 
 
@@ -226,18 +240,16 @@ def _since(row: asyncpg.Record, last_ended: datetime | None) -> datetime | None:
     state: State = row["state"]
     match state:
         case "talking":
-            return _latest(row["connected_at"])
+            return _latest(row["talking_since"])
         case "calling":
-            return _latest(row["created_at"])
+            return _latest(row["calling_since"])
         case "idle":
             return _latest(row["present_since"], last_ended)
         case "offline":
             return None
 
 
-def _call(row: asyncpg.Record, *, revealed: bool) -> BoardCall | None:
-    if row["created_at"] is None:
-        return None
+def _call(row: asyncpg.Record, *, revealed: bool) -> BoardCall:
     return BoardCall(
         call_id=row["call_id"],
         status=row["status"],

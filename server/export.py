@@ -199,12 +199,18 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "ready": "有",
         "expired": "已过期",
         "deleted": "已删除",
+        "server": "服务器",
+        "assumed": "人工报告",
+        "in_call_service": "手机系统",
+        "cx_call": "手机系统",
+        "call_log": "手机通话记录",
+        "provider_record": "运营商记录",
     },
     "en": {},
 }
 """Words of the API, as people say them; in English as they stand."""
 
-_FORMULA: Final = tuple("=+-@\t\r＝＋－＠")
+_FORMULA: Final = tuple("=+-@\t\r\n＝＋－＠")
 """With what a cell begins that a spreadsheet may compute."""
 
 
@@ -242,7 +248,7 @@ class _Sheet(msgspec.Struct, frozen=True, kw_only=True):
             ringing(call),
             call["duration"],
             None if cause is None else cause_in(HangupCause(cause), self.language).text,
-            call["evidence"],
+            self._word(call["evidence"]),
             self._word(recording_of(call)),
             call["follow_up_result"],
             call["follow_up_intention"],
@@ -253,8 +259,8 @@ class _Sheet(msgspec.Struct, frozen=True, kw_only=True):
     def _time(self, at: datetime | None) -> str | None:
         return None if at is None else f"{at.astimezone(self.timezone):%Y-%m-%d %H:%M:%S}"
 
-    def _word(self, word: str) -> str:
-        return _WORDS[self.language].get(word, word)
+    def _word(self, word: str | None) -> str | None:
+        return None if word is None else _WORDS[self.language].get(word, word)
 
 
 def _lines(rows: Sequence[Sequence[object]]) -> bytes:

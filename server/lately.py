@@ -19,7 +19,7 @@ from storage import customers, records
 from storage.database import Connection, Database
 
 WINDOW = timedelta(minutes=30)
-"""How long ago a call is of interest to whoever calls the same number."""
+"""How long after its end a call is of interest to whoever calls the same number."""
 
 
 class LatelyRequest(Body, frozen=True, kw_only=True):
@@ -40,7 +40,8 @@ class LatelyCall(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class LatelyAnswer(Answer, frozen=True, kw_only=True):
-    """The latest call to the number by another agent of the tenant within the last half hour; null: there is none."""
+    """The call to the number by another agent of the tenant that goes on, or else that ended last within half an hour;
+    null: there is none, or it is no number, as one that is still being typed."""
 
     call: LatelyCall | None
 
@@ -55,12 +56,17 @@ class Lately:
         """Tell whether a colleague called a number minutes ago, and how it went.
 
         A call that failed or was cancelled before anything was dialled does not count. An API key that names no call is
-        told of any agent's. Raises NOT_FOUND, INVALID_PHONE, and INVALID_FIELD unless one of the three is named.
+        told of any agent's. Raises NOT_FOUND, and INVALID_FIELD unless one of the three is named.
         """
         if sum(one is not None for one in (body.customer_phone, body.customer_id, body.call_id)) != 1:
             raise DialdeskError("INVALID_FIELD", reason="give one of customerPhone, customerId and callId")
         async with self._database.connection() as connection:
-            agent_id, number = await _asked(connection, identity, body)
+            try:
+                agent_id, number = await _asked(connection, identity, body)
+            except DialdeskError as refusal:
+                if refusal.code != "INVALID_PHONE":
+                    raise
+                return LatelyAnswer(call=None)  # what is no number was called by nobody
             row = await records.lately(connection, identity.tenant_id, number, agent_id, WINDOW)
         if row is None:
             return LatelyAnswer(call=None)

@@ -7,13 +7,14 @@ what is worth compressing.
 
 import hashlib
 import mimetypes
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from server.config import Config
@@ -26,6 +27,9 @@ PAGES = {"/": "index.html", "/phone": "phone.html", "/console": "console.html"}
 
 _ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
 """In the order in which they are preferred."""
+
+_REFUSED = re.compile(r"q=0(\.0{0,3})?")
+"""The weight of an encoding that is not taken (RFC 9110, 12.4.2)."""
 
 _TYPES = {".js": "text/javascript", ".webmanifest": "application/manifest+json", ".svg": "image/svg+xml"}
 """What the machine's own list of media types may not know, or not know right."""
@@ -67,6 +71,7 @@ def page_routes(config: Config, built: Path = BUILT) -> Sequence[Route]:
     return [
         *(_route(path, file, headers, status=200) for path, file in files.items()),
         *(_route(path, missing, headers, status=404) for path in PAGES if path not in files),
+        *(Route(f"{path}/", _without_slash, methods=["GET"]) for path in PAGES if path != "/"),
     ]
 
 
@@ -129,12 +134,21 @@ def _route(path: str, file: File, headers: Mapping[str, str], *, status: int) ->
             told["etag"] = file.etag
             if file.etag in request.headers.get("if-none-match", ""):
                 return Response(status_code=304, headers=told)
-        accepted = {
-            word.partition(";")[0].strip() for word in request.headers.get("accept-encoding", "").lower().split(",")
-        }
-        encoding = next((name for name, _ in _ENCODINGS if name in accepted and name in file.contents), "")
+        taken = _taken(request.headers.get("accept-encoding", ""))
+        encoding = next((name for name, _ in _ENCODINGS if name in taken and name in file.contents), "")
         if encoding:
             told["content-encoding"] = encoding
         return Response(file.contents[encoding], status_code=status, headers=told, media_type=file.media_type)
 
     return Route(path, serve, methods=["GET"])
+
+
+def _taken(accept_encoding: str) -> set[str]:
+    """The encodings that are named, but for those that are named to refuse them."""
+    named = (word.partition(";") for word in accept_encoding.lower().replace(" ", "").split(","))
+    return {name for name, _, weight in named if not _REFUSED.fullmatch(weight)}
+
+
+async def _without_slash(request: Request) -> Response:
+    """Send on who wrote the path of a page by hand."""
+    return RedirectResponse(str(request.url.replace(scheme="", netloc="", path=request.url.path.rstrip("/"))))

@@ -11,7 +11,8 @@ _SQL = queries("board")
 
 
 async def agents(connection: Connection, reach: Reach, team_id: str | None, limit: int) -> list[asyncpg.Record]:
-    """Return at most `limit` agents within reach by name, of one team where it is named.
+    """Return at most `limit` agents within reach by name, of one team where it is named: a row for each of their live
+    calls within reach, an answered one first, and one without a call where there is none.
 
     Where there are more, these are who talks and calls, then who has a page open. Each row has the numbers of all that
     `talking`, `calling`, are `idle` and `offline` beside it.

@@ -98,8 +98,8 @@ async def newest(connection: Connection, reach: Reach, wanted: Wanted, after: Pl
 async def lately(
     connection: Connection, tenant_id: str, number: str, but: str | None, within: timedelta
 ) -> asyncpg.Record | None:
-    """Return the latest call to a number (E.164) by an agent other than `but`, whoever reaches it: its `user_name`,
-    `created_at`, `status` and `outcome`; None where there was none."""
+    """Return the call to a number (E.164) by an agent other than `but` that goes on, or ended last within that time,
+    whoever reaches it: its `user_name`, `created_at`, `status` and `outcome`; None where there was none."""
     return await connection.fetchrow(_SQL["lately"], tenant_id, number, but, within)
 
 

@@ -68,15 +68,17 @@ ORDER BY c.created_at DESC, c.id DESC
 LIMIT $6;
 
 -- name: lately
--- The latest call to a number by anybody but this agent, begun in the last so many seconds. One that failed or was
--- cancelled before anything was dialled reached nobody. Found by call_customer_phone: those of half an hour are few.
+-- The call to a number by anybody but this agent that goes on, or else that ended last, no longer than $4 ago. One
+-- that failed or was cancelled before anything was dialled reached nobody. Found by call_customer_phone: no call goes
+-- on for a day, and those of one number within a day are few.
 SELECT u.name AS user_name, c.created_at, c.status, c.outcome
 FROM call c
 JOIN app_user u ON u.tenant_id = c.tenant_id AND u.id = c.user_id
-WHERE c.tenant_id = $1 AND c.customer_phone = $2 AND c.created_at > now() - $4::interval
+WHERE c.tenant_id = $1 AND c.customer_phone = $2 AND c.created_at > now() - $4::interval - interval '1 day'
     AND ($3::text IS NULL OR c.user_id <> $3)
+    AND (c.ended_at IS NULL OR c.ended_at > now() - $4::interval)
     AND (c.dialing_at IS NOT NULL OR c.outcome IS NULL OR c.outcome NOT IN ('failed', 'cancelled'))
-ORDER BY c.created_at DESC
+ORDER BY c.ended_at DESC NULLS FIRST, c.created_at DESC
 LIMIT 1;
 
 -- name: count

@@ -70,12 +70,13 @@ class People:
         language: str = "zh-CN",
         size: tuple[int, int] = DESKTOP,
         dark: bool = False,
+        timezone: str = "Asia/Shanghai",
     ) -> "Page":
         """A page in a browser that has seen nothing of ours yet."""
         context = await self.browser.new_context(
             viewport={"width": size[0], "height": size[1]},
             locale=language,
-            timezone_id="Asia/Shanghai",
+            timezone_id=timezone,
             color_scheme="dark" if dark else "light",
             has_touch=size == HANDSET,
             is_mobile=size == HANDSET,

@@ -84,6 +84,52 @@ async def test_a_frozen_line_is_put_back_into_service(people: People) -> None:
     assert ["ok"] == [line["health"] for line in await people.rows("SELECT health FROM call_line")]
 
 
+async def test_what_is_typed_of_a_line_stays_while_it_is_tried_and_turned(people: People) -> None:
+    """A form keeps what is typed while its line or channel is unfrozen, turned on or off; it is saved as a change of
+    what was shown, so not over what somebody else has saved since."""
+    page = await people.console(at="#/lines")
+    async with infinity_cloud() as cloud:
+        line_id = await infinity_line(people, cloud)
+        await freeze(people, line_id)
+        await go(page, f"#/lines/{line_id}")
+        await _fill(page, {"priority": "7"})
+        await page.click("[data-unfreeze]")
+        await page.wait_for_selector("[data-unwell]", state="hidden")
+        await page.click("[data-turn=active]")
+        await page.wait_for_selector("h1 [data-status=active]")
+        await page.click("[data-save]")
+        await page.wait_for_selector(".el-message:has-text('线路已保存')")
+        saved = await people.rows("SELECT priority, status FROM call_line")
+
+        await go(page, f"#/channels/{line_id}")
+        await _fill(page, {"priority": "8"})
+        await page.click("[data-turn=testing]")
+        await page.click(".el-message-box__btns .el-button--primary")
+        await page.wait_for_selector("h1 [data-status=testing]")
+        await page.click("[data-save]")
+        await page.click("[data-confirm]")
+        await page.wait_for_selector(".el-message:has-text('配置更新成功')")
+        changed = await people.rows("SELECT priority, status FROM call_line")
+
+        await go(page, f"#/lines/{line_id}")
+        await _fill(page, {"priority": "9"})
+        await people.administrator.put(f"/api/v1/calls/lines/{line_id}", {"weight": 3})
+        await page.click("[data-turn=active]")
+        await page.wait_for_selector(".el-message--error")
+        _expected(people, 409)
+        await page.click("[data-turn=active]")
+        await page.wait_for_selector("h1 [data-status=active]")
+        await page.click("[data-save]")
+        await page.wait_for_selector(".foot .failure:has-text('已被他人修改')")
+        _expected(people, 409)
+        typed = await page.input_value("[data-field=priority] input")
+        kept = await people.rows("SELECT priority, weight FROM call_line")
+
+    assert [(7, 1)] == [tuple(line) for line in saved]
+    assert [(8, 2)] == [tuple(line) for line in changed]
+    assert ("9", [(8, 3)]) == (typed, [tuple(line) for line in kept])
+
+
 async def test_infinity_channels_as_seed_000_has_them(people: People) -> None:
     """A channel is added, changed after a look at what changes, turned, its key seen for a reason, and deleted."""
     page = await people.console(at="#/channels")
@@ -142,11 +188,17 @@ async def test_the_pool_of_extensions(people: People) -> None:
     await page.wait_for_selector("[data-extension='8001'] [data-status=offline]")
     await page.check("[data-extension='8003'] input")
     await page.check("[data-extension='8010'] input")
+    await page.fill("input[data-search], [data-search] input", "8002")
+    await page.wait_for_selector("[data-extension='8010']", state="hidden")
+    unseen = await page.is_enabled("[data-remove-many]")
+    await page.fill("input[data-search], [data-search] input", "")
+    await page.wait_for_selector("[data-extension='8010']")
     await page.click("[data-remove-many]")
     await page.click(".el-message-box .grave")
     await page.wait_for_selector("[data-extension='8010']", state="hidden")
     left = await people.rows("SELECT number, status FROM extension ORDER BY number")
 
+    assert not unseen
     assert [["1", "8003", "已在池中"], ["3", "what", "is", "this", "格式不对"]] == told
     assert [("8001", "offline"), ("8002", "available")] == [tuple(row) for row in left]
 

@@ -25,26 +25,33 @@ window.OscillatorNode = class extends OscillatorNode {
 """
 """Writes down what would be shown on the desktop; tones are heard, and written down too."""
 
+BESIDE = "[...document.querySelectorAll('.dock *')].filter((one) => one.getBoundingClientRect().right > innerWidth)"
+BESIDE += ".map((one) => one.className || one.tagName)"
+"""What of the dock is out of the window."""
+
 
 async def test_a_colleagues_call_is_told_before_the_click(people: People) -> None:
     """Who called the same number minutes ago stands at the customer, at a typed number, and in the dock; the call can
-    be made all the same."""
-    colleague = await colleague_called(people, "+8613800002222")
+    be made all the same, and a long name pushes nothing out of sight."""
+    colleague = await colleague_called(people, "+8613800002222", "Konstantin Wassiljewitsch Tschernyschewski")
     desk = await people.desk(language="en")
     phone = await people.bound_phone(desk, language="en")
     await desk.locator(".row a", has_text="张三").click()
     await desk.wait_for_selector(".who h1")
     await desk.fill(".pad input", "138 0000 2222")
     typed = await desk.inner_text(".pad [data-colleague]")
+    beside_the_pad = await desk.evaluate(BESIDE)
     at_another = await desk.locator(".who [data-colleague]").count()
     await desk.locator(".row a", has_text="李思远").click()
     shown = await desk.inner_text(".who [data-colleague]")
     await desk.click("[data-call]")
     await phase(desk, "pending")
     docked = await desk.inner_text(".dock [data-colleague]")
+    beside_the_call = await desk.evaluate(BESIDE)
     await phone.wait_for_selector("[data-stage=prompt]")
 
     assert 0 == at_another
+    assert ([], []) == (beside_the_pad, beside_the_call)
     assert {f"{colleague} called 12 min ago: Missed"} == {typed.strip(), shown.strip(), docked.strip()}
 
 
@@ -65,6 +72,37 @@ async def test_signing_out_in_one_tab_signs_out_the_other(people: People) -> Non
         "SELECT 1 FROM login l JOIN app_user u ON u.id = l.user_id WHERE u.username = $1 AND l.revoked_at IS NULL",
         people.username,
     )
+
+
+async def test_a_new_password_is_chosen_in_one_tab_for_all(people: People) -> None:
+    """Every tab of who has to change the password asks for it, and opens once that is done in one of them."""
+    await people.rows(f"UPDATE app_user SET must_change_password = true WHERE username = '{people.username}'")
+    desk = await people.page()
+    await desk.goto(people.origin)
+    await desk.fill("#username", people.username)
+    await desk.fill("#password", people.house.password)
+    await desk.keyboard.press("Enter")
+    await desk.wait_for_selector("#fresh")
+    other = await people.tab(desk.context)
+    await other.goto(people.origin)
+    await other.wait_for_selector("#fresh")
+    await desk.fill("#fresh", "another-good-one-9")
+    await desk.keyboard.press("Enter")
+
+    await desk.wait_for_selector(".row a")
+    await other.wait_for_selector(".row a")
+
+
+async def test_who_makes_no_calls_is_shown_the_way_to_the_console(people: People) -> None:
+    """The desk is not drawn for who may not call: nothing is asked that would be refused."""
+    viewer = await people.console("viewer")
+    await viewer.goto(people.origin)
+    await viewer.wait_for_selector("[data-refused]")
+    serious = await violations(viewer)
+    await viewer.click("[data-refused] a")
+    await viewer.wait_for_selector("[data-page]")
+
+    assert [] == serious
 
 
 async def test_a_code_becomes_the_phone_and_may_be_shown_again(people: People) -> None:
@@ -171,7 +209,9 @@ async def test_a_follow_up_is_reminded_of_when_it_comes_due(people: People) -> N
         "UPDATE call SET follow_up_next_at = now() + interval '4 seconds' WHERE id = $1", call["id"]
     )
 
-    await desk.evaluate("dispatchEvent(new StorageEvent('storage', { key: 'dialdesk:call' }))")
+    await desk.evaluate(
+        "(id) => dispatchEvent(new StorageEvent('storage', { key: `dialdesk:call:${id}` }))", call["user_id"]
+    )
     await desk.locator(".el-message", has_text="Follow-up due: 王晓梅").wait_for()
     await expect(desk.locator("[data-tab=due] .count")).to_have_text("1")
     await desk.click("[data-tab=due]")

@@ -212,12 +212,102 @@ async def test_a_second_tab_waits_for_the_first(people: People) -> None:
     await call_customer(desk, "张三")
     await phone.wait_for_selector("[data-stage=prompt]")
     rung = await second.locator("[data-stage]").count()
+    await second.reload()
+    await second.wait_for_selector("text=另一个标签页在使用")
+    drawn = await second.locator("[data-stage]").count()
 
     await phone.close()
     await second.click("[data-dial]")
     await phase(desk, "calling")
 
-    assert ("另一个标签页在使用", 0) == (waiting, rung)
+    assert ("另一个标签页在使用", 0, 0) == (waiting, rung, drawn)
+
+
+async def test_a_link_opened_in_another_tab_makes_that_one_the_phone(people: People) -> None:
+    """A camera opens the link in a new tab: that one is the phone then, also after a reload, and the older one says
+    so."""
+    desk = await people.desk()
+    phone = await people.bound_phone(desk)
+    second = await people.tab(phone.context)
+
+    await second.goto(await link(desk))
+    await second.wait_for_selector("[data-link].good")
+    await phone.wait_for_selector("text=此页已停止")
+    await second.reload()
+    await second.wait_for_selector("[data-link].good")
+
+
+async def test_a_link_ends_no_call_unasked(people: People) -> None:
+    """Opened in mid-call, also in another tab, it changes nothing; where the page cannot know of the call it says so,
+    and ends it only by a button of that name."""
+    desk = await people.desk()
+    phone = await people.bound_phone(desk)
+    await call_customer(desk, "张三")
+    await phone.click("[data-dial]")
+    await phone.click("[data-connected]")
+    await phase(desk, "connected")
+    code = (await codes(people))["typedCode"]
+    handset = await phone.evaluate("({...localStorage})")
+
+    second = await people.tab(phone.context)
+    await second.goto(f"{people.origin}/phone#{code}")
+    await second.wait_for_selector("text=通话中不能更换绑定")
+    other = await opened(people)
+    await other.evaluate("(handset) => void Object.assign(localStorage, handset)", handset)
+    await other.reload()
+    await other.fill("#code", code)
+    await other.keyboard.press("Enter")
+    await other.wait_for_selector("text=这部手机正在通话")
+    [before] = await people.rows("SELECT status FROM call")
+    await other.click("[data-force]")
+    await other.wait_for_selector("[data-link].good")
+    await phase(desk, "ended")
+
+    refused_as(people, 409, times=1)
+    assert "connected" == before["status"]
+
+
+async def test_a_page_without_https_is_bound_by_the_typed_code(people: People) -> None:
+    """In an office's network without certificates a page has no camera, and less of the browser; typing does."""
+    code = (await codes(people))["typedCode"]
+
+    async with another_browser(people, "--host-resolver-rules=MAP phone.example 127.0.0.1") as plain:
+        plain.origin = people.origin.replace("127.0.0.1", "phone.example")
+        plain.complaints = []
+        phone = await opened(plain)
+        secure = await phone.evaluate("isSecureContext")
+        await phone.fill("#code", code)
+        await phone.keyboard.press("Enter")
+        await phone.wait_for_selector(".handset")
+
+    assert not secure
+    assert [] == [complaint for complaint in plain.complaints if "untrustworthy" not in complaint]
+    assert 1 == len(await people.rows("SELECT 1 FROM device WHERE unbound_at IS NULL"))
+
+
+async def test_a_recording_that_waits_outlives_a_new_binding(people: People, tmp_path: Path) -> None:
+    """A link asks before what waits may be lost; bound again for the same agent, the phone brings it."""
+    recording = tmp_path / "recording.m4a"
+    recording.write_bytes(make_audio("m4a"))
+    desk = await people.desk()
+    phone = await people.bound_phone(desk)
+    await call_customer(desk, "张三")
+    await phone.click("[data-dial]")
+    await phone.click("[data-connected]")
+    await phone.click("[data-end]")
+    await phase(desk, "ended")
+    uploads = "**/api/v1/calls/mobile/recording/**"
+    await phone.route(uploads, lambda route: route.abort())
+    await phone.set_input_files("input[type=file]", recording)
+    await phone.wait_for_selector("[data-recording=waiting]")
+
+    await phone.goto(await link(desk))
+    await phone.wait_for_selector("[data-waiting]")
+    await phone.unroute(uploads)
+    await phone.click("form [type=submit]")
+    await phone.wait_for_selector("[data-recording=stored]")
+
+    assert 1 == len(await people.rows("SELECT 1 FROM recording WHERE state = 'stored'"))
 
 
 async def test_an_unbound_phone_shows_the_scanner(people: People) -> None:
@@ -280,6 +370,16 @@ async def codes(people: People) -> dict[str, Any]:
         return await agent.bind_qr()
 
 
+async def link(desk: "Page") -> str:
+    """What a system's camera opens to bind the phone that is bound already."""
+    await desk.click("[data-device]")
+    await desk.locator(".binding button").last.click()
+    await desk.wait_for_selector("[data-link-qr]")
+    text = await desk.get_attribute("[data-link-qr]", "data-text")
+    assert text is not None
+    return text
+
+
 async def refusal(phone: "Page", code: str) -> str:
     """Type a code that the server refuses, and return what the page says to it."""
     await phone.fill("#code", code)
@@ -301,13 +401,18 @@ def refused_as(people: People, status: int, *, times: int) -> None:
 async def carrying_a_camera(people: People, consent: str, film: Path | None = None) -> AsyncIterator[People]:
     """The same people with another browser, whose camera sees a film, or Chromium's own."""
     seen = [] if film is None else [f"--use-file-for-fake-video-capture={film}"]
-    browser = await people.browser.browser_type.launch(
-        executable_path=CHROMIUM, args=["--no-sandbox", "--use-fake-device-for-media-stream", consent, *seen]
-    )
-    try:
-        handheld = People(people.house, browser)
-        handheld.origin, handheld.complaints = people.origin, people.complaints
+    async with another_browser(people, "--use-fake-device-for-media-stream", consent, *seen) as handheld:
         yield handheld
+
+
+@asynccontextmanager
+async def another_browser(people: People, *settings: str) -> AsyncIterator[People]:
+    """The same people with a browser that is set otherwise."""
+    browser = await people.browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", *settings])
+    try:
+        others = People(people.house, browser)
+        others.origin, others.complaints = people.origin, people.complaints
+        yield others
     finally:
         await browser.close()
 

@@ -118,11 +118,38 @@ async def test_a_call_is_told_masked_and_since_when(floor: Floor) -> None:
     amy, ann, _ = (await floor.look(ADMIN)).agents
     revealed = await floor.look(person("admin", permissions=frozenset({"customers.reveal"})))
 
-    assert amy.call is not None
-    assert (call_id, "139****5678", "Zhang") == (amy.call.call_id, amy.call.customer_phone, amy.call.customer_name)
-    assert (f"{answered:%Y-%m-%dT%H:%M:%S}.000Z", amy.call.connected_at) == (amy.call.connected_at, amy.since)
+    [call] = amy.live
+    assert (call_id, "139****5678", "Zhang") == (call.call_id, call.customer_phone, call.customer_name)
+    assert (f"{answered:%Y-%m-%dT%H:%M:%S}.000Z", call.connected_at) == (call.connected_at, amy.since)
     assert f"{ended:%Y-%m-%dT%H:%M:%S}.000Z" == ann.since
-    assert ["+8613912345678"] == [agent.call.customer_phone for agent in revealed.agents if agent.call]
+    assert ["+8613912345678"] == [call.customer_phone for agent in revealed.agents for call in agent.live]
+
+
+async def test_who_has_a_phone_and_a_line_may_be_at_two_calls(floor: Floor) -> None:
+    """Both are told, the answered one first, and the agent is counted once."""
+    talk = await floor.call("amy", status="connected", connected_at=AT)
+    ring = await floor.call("amy", status="ringing", created_at=AT + timedelta(minutes=1))
+    answer = await floor.look(ADMIN)
+
+    assert [[talk, ring]] == [[call.call_id for call in agent.live] for agent in answer.agents if agent.live]
+    assert (1, 0) == (answer.states.talking, answer.states.calling)
+    assert 3 == len(answer.agents)
+
+
+async def test_of_who_has_changed_teams_no_more_is_told_than_lists_tell(floor: Floor) -> None:
+    """Calls are those of the team they were begun in: the new supervisor sees that the agent calls, and not whom; the
+    old one goes on seeing the call. What the agents' rows come to is what the day comes to."""
+    await floor.call("ben")
+    away, here = await floor.call("ben", status="ringing"), await floor.call("ann", status="ringing")
+    await floor.execute(
+        "UPDATE app_user SET team_id = CASE id WHEN 'ben' THEN 'north' ELSE 'south' END WHERE id IN ('ann', 'ben')"
+    )
+    north = await floor.look(NORTH)
+    told = {agent.user_id: (agent.state, [call.call_id for call in agent.live]) for agent in north.agents}
+
+    assert {"amy": ("offline", []), "ann": ("calling", [here]), "ben": ("calling", [])} == told
+    assert north.today.calls == sum(agent.calls for agent in north.agents)
+    assert {here, away} == {call.call_id for agent in (await floor.look(ADMIN)).agents for call in agent.live}
 
 
 async def test_the_day_is_counted_as_statistics_count(floor: Floor) -> None:

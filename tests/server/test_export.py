@@ -126,6 +126,7 @@ async def test_a_call_is_a_row_that_people_can_read(archive: Archive) -> None:
     [call_id] = await archive.calls(
         {
             "hangup_cause": "USER_BUSY",
+            "evidence": "call_log",
             "outcome": "busy",
             "duration": None,
             "customer_name": "张三",
@@ -142,10 +143,11 @@ async def test_a_call_is_a_row_that_people_can_read(archive: Archive) -> None:
     )
     assert 'He said "no",\nand hung up' == row["Note"]
     assert ("占线", "用户忙", "工作手机") == (chinese["结果"], chinese["挂断原因"], chinese["方式"])
+    assert ("call_log", "手机通话记录") == (row["Evidence"], chinese["依据"])
     assert "'+8613912345678" == revealed["Number"]
 
 
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "＝", "＋"])
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋"])
 async def test_no_cell_is_a_formula(archive: Archive, begin: str) -> None:
     """A cell that a spreadsheet would compute begins with an apostrophe."""
     await archive.calls({"follow_up_note": f"{begin}HYPERLINK(1)", "customer_name": f"{begin}1"})

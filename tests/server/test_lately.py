@@ -121,6 +121,22 @@ async def test_a_call_that_goes_on_is_told(desk: Desk) -> None:
     assert ("connected", None) == (told["status"], told["outcome"])
 
 
+async def test_who_talks_now_is_told_first(desk: Desk) -> None:
+    """A long call that goes on is told before a newer one that has ended, and for half an hour after its own end."""
+    long = await desk.call(desk.bob, "2 hours", status="connected", outcome=None)
+    await desk.call(await desk.office.agent(), "5 minutes")
+    during = await desk.ask()
+    await desk.execute(
+        "UPDATE call SET status = 'ended', outcome = 'connected', closed_by = 'phone', ended_at = now(),"
+        " reap_at = NULL, hangup_cause = 'NORMAL_CLEARING' WHERE id = $1",
+        long,
+    )
+    after = await desk.ask()
+
+    assert ("Bob", None) == (during["userName"], during["outcome"])
+    assert ("Bob", "connected") == (after["userName"], after["outcome"])
+
+
 @pytest.mark.parametrize(
     ("ago", "fields"),
     [
@@ -165,11 +181,17 @@ async def test_what_cannot_be_asked(desk: Desk, database: Database) -> None:
     bobs = await desk.call(desk.bob, "1 minute")
     await desk.ask(callId=bobs, expect="NOT_FOUND")
     await desk.ask(customerId="nobody", expect="NOT_FOUND")
-    await desk.ask(customerPhone="12", expect="INVALID_PHONE")
     await desk.ask(customerPhone=None, expect="INVALID_FIELD")
     refusal = await desk.ask(customerPhone=NUMBER, customerId="C-1", expect="INVALID_FIELD")
 
     assert "give one of customerPhone, customerId and callId" == refusal["details"]["reason"]
+
+
+async def test_what_is_no_number_was_called_by_nobody(desk: Desk) -> None:
+    """A number is asked of while it is typed: that it is not complete is no error."""
+    told = [await desk.ask(customerPhone=typed) for typed in ("12", "1391234", "139 0013 90001", "hello")]
+
+    assert [None] * 4 == told
 
 
 async def test_other_tenants_are_not_told_of(desk: Desk) -> None:

@@ -45,7 +45,13 @@ async def test_a_page_is_asked_for_anew_and_what_it_names_is_kept(config: Config
 
 @pytest.mark.parametrize(
     ("accepted", "encoding", "content"),
-    [("gzip, br", "br", b"brotli"), ("gzip;q=1.0", "gzip", b"gzip"), ("identity", None, b"plain")],
+    [
+        ("gzip, br", "br", b"brotli"),
+        ("gzip;q=1.0", "gzip", b"gzip"),
+        ("identity", None, b"plain"),
+        ("gzip, br; q=0", "gzip", b"gzip"),
+        ("br;q=0.000, gzip;q=0", None, b"plain"),
+    ],
 )
 async def test_the_smallest_form_that_is_taken_is_sent(
     config: Config, built: Path, accepted: str, encoding: str | None, content: bytes
@@ -58,6 +64,16 @@ async def test_the_smallest_form_that_is_taken_is_sent(
         body = b"".join([piece async for piece in answer.aiter_raw()])
 
     assert (encoding, content) == (answer.headers.get("content-encoding"), body)
+
+
+async def test_a_path_with_a_slash_leads_to_the_page(config: Config, built: Path) -> None:
+    """A person who writes the slash is sent to the page, with what was asked of it."""
+    async with browser(config, built) as client:
+        answers = [await client.get(path) for path in ("/phone/", "/console/?a=b%20c")]
+        places = [one.headers["location"] for one in answers]
+
+    assert [307, 307] == [one.status_code for one in answers]
+    assert ["/phone", "/console?a=b%20c"] == places
 
 
 async def test_a_page_may_run_nothing_but_what_comes_with_it(config: Config, built: Path) -> None:
@@ -77,4 +93,4 @@ async def test_pages_that_are_not_built_say_how(config: Config, tmp_path: Path) 
         answer = await client.get("/phone")
 
     assert 404 == answer.status_code
-    assert "npm run build" in answer.text
+    assert "make web" in answer.text

@@ -72,7 +72,8 @@ export class Connection<Says, Hears> {
   readonly #timing: Timing
   readonly #told = new Topic<[State]>()
   #state: State = CLOSED
-  #running = false
+  /** What runs since it was opened last; whatever else still waits for something is over. */
+  #running: symbol | null = null
   #drop: ((why: string) => void) | null = null
   #wake: (() => void) | null = null
 
@@ -100,17 +101,20 @@ export class Connection<Says, Hears> {
 
   /** Open a socket, and others after it, until `close`. */
   open(): void {
-    if (this.#running) return
+    if (this.#running !== null) return
     if (typeof WebSocket === "undefined")
       throw new Error("no WebSocket here: Node 20 has it by --experimental-websocket")
-    this.#running = true
+    const self = Symbol()
+    this.#running = self
     globalThis.addEventListener?.("online", this.#networkIsBack)
-    void this.#run().finally(() => globalThis.removeEventListener?.("online", this.#networkIsBack))
+    void this.#run(self).finally(() => {
+      if (this.#running === null) globalThis.removeEventListener?.("online", this.#networkIsBack)
+    })
   }
 
   /** Close the socket and open no other. */
   close(): void {
-    this.#running = false
+    this.#running = null
     this.#drop?.("closed here")
     this.#wake?.()
     if (this.#state.is !== "stopped") this.#become(CLOSED)
@@ -131,17 +135,17 @@ export class Connection<Says, Hears> {
     this.#told.tell(state)
   }
 
-  async #run(): Promise<void> {
+  async #run(self: symbol): Promise<void> {
     let failures = 0
     let stale = false
-    for (let attempt = 1; this.#running; attempt++) {
+    for (let attempt = 1; this.#running === self; attempt++) {
       this.#become({ is: attempt === 1 ? "connecting" : "reconnecting", attempt })
       let pause: number | null = null
       let why: string
       try {
         const url = await inTime(this.#url(stale), 2 * this.#timing.timeout) // asked for, and perhaps once more renewed
         stale = false
-        if (!this.#running) return
+        if (this.#running !== self) return
         const ending = await this.#converse(url)
         if (ending.code >= 4500 && ending.code <= 4999) throw new Stopped(ending.code, ending.reason)
         stale = ending.code === 4401
@@ -151,14 +155,15 @@ export class Connection<Says, Hears> {
       } catch (error) {
         const end = endOf(error)
         if (end !== null) {
-          if (this.#running) this.#become({ is: "stopped", code: end.code, reason: end.reason })
-          this.#running = false
+          if (this.#running !== self) return
+          this.#running = null
+          this.#become({ is: "stopped", code: end.code, reason: end.reason })
           return
         }
         why = error instanceof Error ? error.message : String(error)
         if (error instanceof Refused) pause = error.retryAfter + fullJitter(failures, this.#timing)
       }
-      if (!this.#running) return
+      if (this.#running !== self) return
       pause ??= fullJitter(failures, this.#timing)
       failures++
       this.#become({ is: "waiting", attempt, retryAt: Date.now() + pause, why })

@@ -46,6 +46,7 @@ interface Asked {
   data: Dial | FromAgent["HANGUP"]
   resolve: (callId: string) => void
   reject: (error: Error) => void
+  answer: Promise<string>
 }
 
 const CLIENT = "dialdesk-sdk/0.1.0"
@@ -169,7 +170,10 @@ export class Desk {
   #ask(type: Asked["type"], data: Asked["data"], key = newId(), timeout = this.#timing.timeout): Promise<string> {
     const { state } = this.#connection
     if (state.is === "stopped") return Promise.reject(new Stopped(state.code, state.reason))
-    return new Promise<string>((resolve, reject) => {
+    const asked = this.#asked.get(key)
+    if (asked !== undefined) return asked.answer
+    let waiting!: Omit<Asked, "answer">
+    const answer = new Promise<string>((resolve, reject) => {
       const timer = setTimeout(() => reject(new TimedOut("no answer in time")), timeout)
       const settled = <T>(settle: (value: T) => void) => {
         return (value: T) => {
@@ -177,9 +181,11 @@ export class Desk {
           settle(value)
         }
       }
-      this.#asked.set(key, { type, data, resolve: settled(resolve), reject: settled(reject) })
-      if (this.#greeted) this.#link?.send(type, data, key)
+      waiting = { type, data, resolve: settled(resolve), reject: settled(reject) }
     }).finally(() => this.#asked.delete(key))
+    this.#asked.set(key, { ...waiting, answer })
+    if (this.#greeted) this.#link?.send(type, data, key)
+    return answer
   }
 
   #refuseAll(why: Error): void {

@@ -1823,7 +1823,10 @@ export interface Judged {
   reason: "CHOSEN" | "DAY_FULL" | "LATER" | "LINE_FROZEN" | "LINE_OFF" | "LINE_SUSPENDED" | "NOT_ASKED_FOR" | "NO_ROOM" | "NO_SEAT" | "OTHER_CASES" | "OUT_OF_HOURS" | "TEST_NUMBER_ONLY"
 }
 
-/** The latest call to the number by another agent of the tenant within the last half hour; null: there is none. */
+/**
+ * The call to the number by another agent of the tenant that goes on, or else that ended last within half an hour;
+ * null: there is none, or it is no number, as one that is still being typed.
+ */
 export interface LatelyAnswer {
   success: true
   call: LatelyCall | null
@@ -1956,7 +1959,9 @@ export interface BoardAnswer {
 /**
  * An agent: `talking` or `calling`, `idle` with a page open, or `offline`; `since` when, as far as that is known.
  *
- * `phone` tells whether one of the agent's work phones is online, and is null where none is bound.
+ * `live` are the calls within the asker's reach that the agent is at, an answered one first: who has a phone and a
+ * line may be at two, and one that was begun in another team may be out of reach. `phone` tells whether one of the
+ * agent's work phones is online, and is null where none is bound.
  */
 export interface BoardAgent {
   calls: number
@@ -1971,10 +1976,10 @@ export interface BoardAgent {
   state: "calling" | "idle" | "offline" | "talking"
   since: string | null
   phone: "offline" | "online" | null
-  call: BoardCall | null
+  live: BoardCall[]
 }
 
-/** The call that an agent is at. */
+/** A call that an agent is at. */
 export interface BoardCall {
   callId: string
   status: string

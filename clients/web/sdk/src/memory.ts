@@ -56,7 +56,7 @@ export interface RecordingRecord {
 }
 
 interface State {
-  binding: Binding | null
+  bindings: Map<string, Binding>
   connection: number
   calls: Map<string, CallRecord>
   unacked: Map<string, Report>
@@ -74,8 +74,9 @@ export class Draft {
     return this.numbered()
   }
 
+  /** Each binding has a key of its own: who forgets an older one, as another tab may at any time, leaves it alone. */
   bind(binding: Binding): void {
-    this.changes.set("binding", binding)
+    this.changes.set(`binding/${binding.authToken}`, binding)
   }
 
   connection(count: number): void {
@@ -105,7 +106,13 @@ export class Draft {
 
 export class Memory {
   readonly #store: Store
-  readonly #state: State = { binding: null, connection: 0, calls: new Map(), unacked: new Map(), recordings: new Map() }
+  readonly #state: State = {
+    bindings: new Map(),
+    connection: 0,
+    calls: new Map(),
+    unacked: new Map(),
+    recordings: new Map(),
+  }
   #number = 0
 
   static async open(store: Store): Promise<Memory> {
@@ -121,7 +128,7 @@ export class Memory {
   }
 
   get binding(): Binding | null {
-    return this.#state.binding
+    return [...this.#state.bindings.values()].at(-1) ?? null
   }
 
   get connection(): number {
@@ -152,22 +159,41 @@ export class Memory {
     for (const [key, value] of draft.changes) this.#apply(key, value)
   }
 
-  /** Forget the binding and all that was done under it, but not the count of connections. */
-  async unbind(): Promise<void> {
-    const { calls, unacked, recordings } = this.#state
-    await this.write(({ changes }) => {
-      changes.set("binding", undefined)
-      for (const callId of calls.keys()) changes.set(`call/${callId}`, undefined)
-      for (const messageId of unacked.keys()) changes.set(`report/${messageId}`, undefined)
-      for (const callId of recordings.keys()) changes.set(`recording/${callId}`, undefined)
+  /** Be bound anew. What was done is still told where it is the same phone of the same agent, and forgotten elsewhere. */
+  async bind(binding: Binding, before: Binding | null): Promise<void> {
+    const { origin, id, userId } = binding
+    const same = before?.origin === origin && before.id === id && before.userId === userId
+    await this.write((draft) => {
+      this.#unbind(draft)
+      if (!same) this.#forget(draft)
+      draft.bind(binding)
     })
+  }
+
+  /** Forget the binding, and unless it `goesOn` elsewhere all that was done under it; not the count of connections. */
+  async unbind(goesOn: boolean): Promise<void> {
+    await this.write((draft) => {
+      this.#unbind(draft)
+      if (!goesOn) this.#forget(draft)
+    })
+  }
+
+  #unbind({ changes }: Draft): void {
+    for (const key of this.#state.bindings.keys()) changes.set(key, undefined)
+  }
+
+  #forget({ changes }: Draft): void {
+    const { calls, unacked, recordings } = this.#state
+    for (const callId of calls.keys()) changes.set(`call/${callId}`, undefined)
+    for (const messageId of unacked.keys()) changes.set(`report/${messageId}`, undefined)
+    for (const callId of recordings.keys()) changes.set(`recording/${callId}`, undefined)
   }
 
   #apply(key: string, value: unknown): void {
     const [kind, id = ""] = key.split(/\/(.*)/, 2)
     switch (kind) {
       case "binding":
-        this.#state.binding = (value as Binding | undefined) ?? null
+        put(this.#state.bindings, key, value as Binding | undefined)
         break
       case "connection":
         this.#state.connection = (value as number | undefined) ?? 0

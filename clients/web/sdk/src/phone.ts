@@ -118,6 +118,8 @@ export class Phone {
   #link: Link<FromPhone> | null = null
   #onlineSent: Moment | null = null
   #serverTime: (() => number) | null = null
+  /** Whether this is the tab that is the phone: only it may write. */
+  #mine = false
   #busy = false
   #held: AbortController | null = null
   #release: (() => void) | null = null
@@ -144,14 +146,12 @@ export class Phone {
     if (origin === undefined) throw new NotACode("a typed code does not tell where the server is")
     const body = { ...handset, token, ...(force ? { force } : {}) }
     const headers = { "Accept-Language": options.language ?? "zh-CN" }
+    const { binding: before } = await Memory.open(store) // by the answer another tab may have forgotten it
     const answer = await ask(origin, "POST /api/v1/calls/device/bind", { body, headers })
     const memory = await Memory.open(store)
     const socketUrl = options.origin === undefined ? answer.websocketUrl : `${origin.replace(/^http/, "ws")}/ws/phone`
     const { id, userId, authToken } = answer
-    await memory.unbind()
-    await memory.write((draft) =>
-      draft.bind({ origin: originOf(socketUrl), id, userId, authToken, socketUrl, handset }),
-    )
+    await memory.bind({ origin: originOf(socketUrl), id, userId, authToken, socketUrl, handset }, before)
     return new Phone(store, memory, options)
   }
 
@@ -243,9 +243,9 @@ export class Phone {
   /** Disconnect, and wait until what was begun is written down. */
   async close(): Promise<void> {
     this.#connection.close()
-    this.#uploads.close()
-    for (const timer of this.#prompted.values()) clearTimeout(timer)
+    this.#rest()
     await this.#turn
+    this.#mine = false
     if (this.#release !== null) this.#release()
     else this.#held?.abort()
     this.#become({ is: "closed" })
@@ -280,6 +280,7 @@ export class Phone {
       this.#become({ is: "stopped", code: UNBOUND, reason: "DEVICE_UNBOUND" })
       return
     }
+    this.#mine = true
     await this.#inTurn(() => this.#ownUp())
     this.#connection.open()
     this.#uploads.look()
@@ -300,27 +301,47 @@ export class Phone {
       this.#become(state)
       return
     }
-    const shown = () => {
-      this.#become(state)
-      this.#changes.tell(this.view)
+    void this.#inTurn(() => this.#unbound(state))
+  }
+
+  /** Forget the binding that was ended. One that another tab made meanwhile stays, and makes this tab the older. */
+  async #unbound(state: State & { is: "stopped" }): Promise<void> {
+    let newer = state.reason === "rebound" // whoever did so may not have written it down yet
+    try {
+      const { binding } = await Memory.open(this.#store)
+      newer ||= binding !== null && binding.authToken !== this.#memory.binding?.authToken
+      await this.#memory.unbind(newer)
+    } catch {
+      // what could not be forgotten now is so at the next start
     }
-    this.#inTurn(() => this.#memory.unbind()).then(shown, shown) // what could not be forgotten now is so at the next start
+    this.#become(newer ? { is: "stopped", code: REPLACED, reason: state.reason } : state)
+    this.#changes.tell(this.view)
+  }
+
+  /** Begin nothing more by itself. */
+  #rest(): void {
+    this.#uploads.close()
+    for (const timer of this.#prompted.values()) clearTimeout(timer)
   }
 
   #become(state: State): void {
     this.#state = state
-    if (state.is === "stopped") this.#release?.() // another tab, or a new binding, may have the phone
+    if (state.is === "stopped") {
+      this.#mine = false
+      this.#rest()
+      this.#release?.() // another tab, or a new binding, may have the phone
+    }
     this.#states.tell(state)
   }
 
-  // --- what a person does --------------------------------------------------------------------------------------------
+  // --- what a person does, in the tab that is the phone: elsewhere it is refused with InvalidStateError -----------------
 
   /**
    * Dial: write that it was begun, report it, and return the number to call; null where the call is not to be dialled
    * any more.
    */
   dial(callId: string): Promise<string | null> {
-    return this.#inTurn(async () => {
+    return this.#act(async () => {
       const call = this.#memory.calls.get(callId)
       if (call?.dial === undefined || call.startedAt !== undefined || call.endedAt !== undefined) return null
       if (this.#serverTime === null) return null
@@ -337,7 +358,7 @@ export class Phone {
 
   /** Report what is seen of a call that was dialled. A step back changes nothing. */
   report(callId: string, status: "ringing" | "connected"): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#act(async () => {
       const call = this.#underWay(callId)
       if (call === null || STEPS.indexOf(status) <= STEPS.indexOf(call.status ?? "calling")) return
       await this.#step(status === "connected" ? { ...call, connectedAt: Date.now() } : call, status)
@@ -346,7 +367,7 @@ export class Phone {
 
   /** Report the end of a call that was dialled. Said again, it changes nothing. */
   end(callId: string, { status, hangupCause, duration, hasRecording }: End): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#act(async () => {
       const call = this.#underWay(callId)
       if (call === null) return
       const now = Date.now()
@@ -365,7 +386,7 @@ export class Phone {
 
   /** Say why a call is not dialled, before it is. */
   refuse(callId: string, cause: "NO_PERMISSION" | "DEVICE_BUSY" | "NO_SIM"): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#act(async () => {
       const call = this.#memory.calls.get(callId)
       if (call === undefined || call.startedAt !== undefined || call.endedAt !== undefined) return
       await this.#endUnseen(call, "failed", cause)
@@ -374,7 +395,7 @@ export class Phone {
 
   /** Bring the recording of a call, kept here until the server has it. Throws RangeError for a call not known here. */
   attachRecording(callId: string, file: Blob): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#act(async () => {
       const call = this.#memory.calls.get(callId)
       if (call === undefined) throw new RangeError("this phone has no such call")
       await this.#write((draft) => {
@@ -383,6 +404,11 @@ export class Phone {
       })
       this.#uploads.look()
     })
+  }
+
+  #act<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#mine) return this.#inTurn(work)
+    return Promise.reject(new DOMException("this page is not the phone: it waits, or has stopped", "InvalidStateError"))
   }
 
   #underWay(callId: string): CallRecord | null {
@@ -621,6 +647,7 @@ export class Phone {
   }
 }
 
+const REPLACED = 4501
 const UNBOUND = 4503
 
 interface Moment {

@@ -10,13 +10,16 @@ import {
   type Operation,
   type Rest,
 } from "./api.js"
-import { Refused } from "./failures.js"
+import { Refused, Unreachable } from "./failures.js"
 import type { LoginRequest, Profile, SignedIn } from "./generated.js"
 import { type Listener, Topic } from "./topic.js"
 
 export type Language = "zh-CN" | "en"
 
-/** Where tokens outlive the page: `localStorage`, `sessionStorage`, or anything like them. */
+/**
+ * Where tokens outlive the page: `localStorage`, or anything like it that all pages share. A copy of it, as a duplicated
+ * tab has of `sessionStorage`, ends the sign-in: the refresh token in it is used twice.
+ */
 export type Keep = Pick<Storage, "getItem" | "setItem" | "removeItem">
 
 export interface SessionOptions {
@@ -107,11 +110,14 @@ export class Session {
 
   /** Sign out. Here it is done at once; the server is told as far as it can be reached. */
   async logout(): Promise<void> {
-    const told = this.#authorized((headers) => ask(this.origin, "POST /api/v1/auth/logout", { headers }))
+    this.#look()
+    if (this.#tokens === null) return
+    const last = new Session(this.origin, this.#tokens, { language: this.language }) // may renew, and keeps nothing
+    this.#end("SIGNED_OUT")
     try {
-      await told
-    } finally {
-      this.#end("SIGNED_OUT")
+      await last.#authorized((headers) => ask(this.origin, "POST /api/v1/auth/logout", { headers }))
+    } catch (error) {
+      if (!(error instanceof Refused || error instanceof Unreachable)) throw error
     }
   }
 

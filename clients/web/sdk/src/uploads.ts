@@ -65,6 +65,7 @@ export class Uploads {
         failures = 0
       } catch (error) {
         if (this.#closed.signal.aborted || error instanceof Stopped) return // Stopped: the phone is bound no more
+        if (error instanceof Refused && ofThePhone(error)) return // its connection learns of it too
         if (unreadable(error)) await this.settle(recording.callId, "RECORDING_MISSING")
         else if (error instanceof Refused && !error.retry) await this.settle(recording.callId, error.code)
         else if (error instanceof Refused || error instanceof Unreachable) await this.#pause(failures++)
@@ -142,6 +143,11 @@ export class Uploads {
     const timeout = this.timing.timeout + (size / SLOWEST) * 1000
     return { headers: { ...this.credentials(), ...more }, timeout, signal: this.#closed.signal }
   }
+}
+
+/** Whether it is the phone that is not let in now: that says nothing of a recording, which stays. */
+function ofThePhone({ status, code }: Refused): boolean {
+  return status === 401 || code === "TENANT_SUSPENDED"
 }
 
 /** Whether the browser has lost the file. */

@@ -57,6 +57,44 @@ test("events lost and repeated on the way reach the page once each, in order", a
   events.assertWhole()
 })
 
+test("closed and opened again before its first ticket has come, it has one socket", async (context) => {
+  const { session } = await seated()
+  const sockets: WebSocket[] = []
+  const Usual = WebSocket
+  globalThis.WebSocket = class extends Usual {
+    constructor(url: string | URL) {
+      super(url)
+      sockets.push(this)
+    }
+  }
+  context.after(() => {
+    globalThis.WebSocket = Usual
+  })
+  const tickets: ((ticket: string) => void)[] = []
+  const ticket = () => new Promise<string>((resolve) => tickets.push(resolve))
+  const desk = closedAfter(new Desk({ origin: session.origin, ticket }), (opened) => opened.close())
+
+  const first = desk.connect()
+  desk.close()
+  const second = desk.connect()
+  for (const told of tickets) told((await session.ask("POST /api/v1/auth/ws-ticket")).ticket)
+  await Promise.all([first, second])
+
+  assert.equal(2, tickets.length)
+  assert.equal(1, sockets.length)
+})
+
+test("asked twice at the same time under one key, both are told of the same call", async () => {
+  const { session, desk } = await seated()
+  await bound(session)
+  const key = newId()
+
+  const asked = [1, 2].map(() => desk.dial({ customerPhone: "13912345678" }, { key }))
+  const [one, other] = await Promise.all(asked)
+
+  assert.equal(one, other)
+})
+
 test("what happened while the line was down comes after it, marked as past, and live is right", async () => {
   const { session, desk, events, line } = await seated()
   const { phone } = await bound(session)

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import type { Desk } from "../src/index.js"
-import { MemoryStore, NotACode, Phone, type PhoneCall, readCode } from "../src/phone.js"
+import { type Binding, MemoryStore, NotACode, Phone, type PhoneCall, readCode, type Store } from "../src/phone.js"
 import { bound, handset, next, ORIGIN, online, seated, started, until } from "./ground.js"
 
 test("a code is read from a QR code's text or as a person types it, and nothing else is a code", () => {
@@ -160,6 +160,79 @@ test("of two phones with one memory the later stays, and the other may take its 
   await until(other, "onState", () => other.state.is === "stopped")
 
   assert.equal(4501, code)
+})
+
+test("a tab whose binding was ended leaves alone what another tab bound meanwhile", async () => {
+  const { session } = await seated()
+  const store = new MemoryStore()
+  let write = () => {}
+  const late = new Promise<void>((resolve) => {
+    write = resolve
+  })
+  let ended = false
+  const slow: Store = {
+    name: store.name,
+    load: () => store.load(),
+    write: async (changes) => {
+      if (ended) await late
+      await store.write(changes)
+    },
+  }
+  const { phone: older, options } = await bound(session, slow)
+  const { qrCodeData } = await session.ask("POST /api/v1/calls/device/bindQRCode", { body: {} })
+
+  ended = true
+  const { handset: same } = older.view.binding as Binding
+  const newer = started(await Phone.bind(store, qrCodeData, same, options))
+  write()
+  await until(older, "onState", () => older.state.is === "stopped")
+  await online(newer)
+  const reopened = await Phone.open(store)
+
+  assert.equal(4501, older.state.is === "stopped" && older.state.code)
+  assert.deepEqual(newer.view.binding, reopened?.view.binding)
+})
+
+test("a phone that is bound anew for its agent still brings the recording that waited", async () => {
+  const { session, desk, events } = await seated()
+  const { phone, line, store, options } = await bound(session)
+  const callId = await dialled(desk, phone)
+  await phone.report(callId, "connected")
+  await phone.end(callId, { status: "connected", hasRecording: true })
+  await events.first("CALL_ENDED", callId)
+  line.up = false
+  line.cut()
+  await phone.attachRecording(callId, new Blob([wav()]))
+  await phone.close()
+  line.up = true
+
+  const { qrCodeData } = await session.ask("POST /api/v1/calls/device/bindQRCode", { body: {} })
+  const again = await Phone.bind(store, qrCodeData, (phone.view.binding as Binding).handset, options)
+  const waiting = again.view.recordings.map((recording) => recording.callId)
+  started(again)
+  const ready = await events.first("RECORDING_READY", callId)
+
+  assert.deepEqual([callId], waiting)
+  assert.equal("phone", ready.source)
+})
+
+test("what a page does that is not the phone is refused, and changes nothing", async () => {
+  const { session, desk } = await seated()
+  const { phone, store, options } = await bound(session)
+  const callId = await dialled(desk, phone)
+  const other = (await Phone.open(store, options)) as Phone
+  const before = other.view.current?.stage
+
+  const acts = [other.dial(callId), other.report(callId, "connected"), other.end(callId, { status: "connected" })]
+  const ends = await Promise.allSettled(acts)
+  const kept = await Phone.open(store)
+
+  assert.equal("calling", before)
+  assert.deepEqual(
+    acts.map(() => "InvalidStateError"),
+    ends.map((end) => end.status === "rejected" && end.reason.name),
+  )
+  assert.equal("calling", kept?.view.current?.stage)
 })
 
 test("a second tab waits until the first lets the phone go", { skip: !globalThis.navigator?.locks }, async () => {

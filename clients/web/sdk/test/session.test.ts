@@ -94,6 +94,19 @@ test("signing out ends the sign-in of every page, and its socket for good", asyn
   assert.equal("UNAUTHENTICATED", error.code)
 })
 
+test("signing out is done at once, also where the server cannot be reached", async () => {
+  const { session, line } = await seated()
+  const end = next<string>((listener) => session.onEnd(listener))
+  line.up = false
+  line.cut()
+
+  const told = session.logout()
+
+  assert.equal(null, session.user)
+  assert.equal("SIGNED_OUT", await end)
+  await told
+})
+
 test("a request that does something is done once under its key, and files are fetched as they come", async () => {
   const session = await Session.login(ORIGIN, credentials(await hired()), { language: "en" })
   const missing = session.fetch("GET /api/v1/calls/{call_id}/recording", { path: { call_id: "call_no/body" } })

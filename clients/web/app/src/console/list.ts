@@ -34,7 +34,9 @@ export function useList<T>(page: (cursor: string | null) => Promise<{ rows: T[];
       more.value = next !== null
       failure.value = ""
     } catch (error) {
-      if (mine === asked) failure.value = said(error)
+      if (mine !== asked) return
+      failure.value = said(error)
+      if (cursor === null) rows.value = [] // they may be what was asked for before
     } finally {
       if (mine === asked) reading.value = false
     }

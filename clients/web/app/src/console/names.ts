@@ -1,5 +1,5 @@
-import type { Session } from "@dialdesk/sdk"
 import { shallowReactive } from "vue"
+import type { Inside } from "./inside"
 
 /** The names of people, by id, as far as they were asked for and are within reach. */
 export interface Names {
@@ -8,9 +8,9 @@ export interface Names {
   learn: (ids: Iterable<string>) => Promise<void>
 }
 
-export function useNames(session: Session): Names {
-  const known = shallowReactive(new Map<string, string>())
-  const asked = new Set<string>()
+export function useNames({ session, me }: Inside): Names {
+  const known = shallowReactive(new Map([[me.id, me.name]]))
+  const asked = new Set([me.id])
 
   async function ask(id: string): Promise<void> {
     asked.add(id)

@@ -1,4 +1,5 @@
 import { computed, type Ref, ref } from "vue"
+import { decoded } from "../shared/address"
 
 /**
  * Where in the console one is: a page, what is open of it, and how its list is filtered. All of it stands in the
@@ -43,5 +44,5 @@ addEventListener("hashchange", () => {
 function read(): Place {
   const [path = "", query = ""] = location.hash.replace(/^#\//, "").split("?")
   const [page = "", id] = path.split("/")
-  return { page, id: id ? decodeURIComponent(id) : null, filters: Object.fromEntries(new URLSearchParams(query)) }
+  return { page, id: id ? decoded(id) : null, filters: Object.fromEntries(new URLSearchParams(query)) }
 }

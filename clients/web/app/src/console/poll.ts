@@ -2,10 +2,13 @@ import { onBeforeUnmount, onMounted, type Ref, ref } from "vue"
 import { said } from "../shared/failure"
 
 /**
- * Ask again and again, `every` milliseconds after the last answer, while the page is seen. `failure` says why the last
+ * Ask again and again, `every` milliseconds (which the answer may decide) after the last answer, while the page is seen. `failure` says why the last
  * answer did not come; what was shown before stays, and asking goes on.
  */
-export function usePoll(ask: () => Promise<void>, every: number): { failure: Ref<string>; again: () => void } {
+export function usePoll(
+  ask: () => Promise<void>,
+  every: number | (() => number),
+): { failure: Ref<string>; again: () => void } {
   const failure = ref("")
   let timer: ReturnType<typeof setTimeout> | undefined
   let rounds = 0
@@ -19,7 +22,9 @@ export function usePoll(ask: () => Promise<void>, every: number): { failure: Ref
     } catch (error) {
       if (mine === rounds) failure.value = said(error)
     }
-    if (mine === rounds && !document.hidden) timer = setTimeout(again, every)
+    if (mine === rounds && !document.hidden) {
+      timer = setTimeout(again, typeof every === "number" ? every : every())
+    }
   }
 
   function again(): void {

@@ -1,4 +1,5 @@
 import { ref } from "vue"
+import { decoded } from "../shared/address"
 
 export const TABS = ["customers", "due", "unrecorded", "log"] as const
 export type Tab = (typeof TABS)[number]
@@ -23,5 +24,5 @@ addEventListener("hashchange", () => {
 function read(): Place {
   const [, tab, id] = location.hash.replace(/^#/, "").split("/")
   const known = TABS.find((name) => name === tab) ?? "customers"
-  return { tab: known, id: id ? decodeURIComponent(id) : null }
+  return { tab: known, id: id ? decoded(id) : null }
 }

@@ -33,6 +33,8 @@ export interface Ended {
   outcome: string
   cause: string | null
   duration: number | null
+  /** The record that was made of it, where it is made anew. */
+  record: Draft | null
 }
 
 /** Whom an agent clicked on. */
@@ -50,6 +52,12 @@ export interface Draft {
 }
 
 export const EMPTY: Draft = { result: "", intention: "", note: "", next: null }
+
+/** The call this person is at; with `edit` one whose record is made anew. */
+interface AtHand {
+  callId: string
+  edit?: boolean
+}
 
 /** What all parts of the desk share: the agent, the socket, the call at hand. One a page. */
 export class Workplace {
@@ -70,7 +78,7 @@ export class Workplace {
   readonly refusal = ref("")
 
   /** The call this person is at, in every tab of this browser and after a reload; null when its record is done. */
-  private readonly atHand = kept<string | null>("call", null)
+  private readonly atHand: Ref<AtHand | null>
   /** Who was clicked on, until the first event of the call tells it. */
   private readonly clicked = shallowRef<(Clicked & { callId: string }) | null>(null)
   private readonly stops: (() => void)[] = []
@@ -79,7 +87,7 @@ export class Workplace {
   /** The call the dock shows: the one at hand, else the newest. */
   readonly live = computed(() => {
     const calls = this.calls.value
-    const call = calls.find((one) => one.callId === this.atHand.value) ?? calls.at(-1) ?? null
+    const call = calls.find((one) => one.callId === this.atHand.value?.callId) ?? calls.at(-1) ?? null
     const clicked = this.clicked.value
     if (call === null || call.customerPhone || clicked?.callId !== call.callId) return call
     return { ...call, customerName: clicked.name, customerPhone: clicked.phone }
@@ -103,6 +111,7 @@ export class Workplace {
     readonly me: Profile,
   ) {
     this.socket = new Desk(session)
+    this.atHand = kept<AtHand | null>(`call:${me.id}`, null)
     this.reminders = new Reminders(session, me.id, () => this.socket.live.serverTime(), remind)
     this.due = this.reminders.due
   }
@@ -118,7 +127,8 @@ export class Workplace {
         this.devices.value = [...live.devices]
         this.calls.value = [...live.calls]
         const newest = live.calls.at(-1)
-        if (newest && !live.calls.some((call) => call.callId === this.atHand.value)) this.atHand.value = newest.callId
+        if (newest && !live.calls.some((call) => call.callId === this.atHand.value?.callId))
+          this.atHand.value = { callId: newest.callId }
       }),
       socket.on("WELCOME", () => void this.catchUp()),
       socket.on("RESYNC", () => {
@@ -182,7 +192,7 @@ export class Workplace {
       const shown = this.config.value && { callMethod: this.config.value.callMethod } // as the bar says, it is done
       const callId = await this.socket.dial({ ...shown, ...request }, { key: newId() })
       this.clicked.value = clicked ? { ...clicked, callId } : null
-      this.atHand.value = callId
+      this.atHand.value = { callId }
       this.ended.value = null
       this.moved.value++
     } catch (error) {
@@ -211,13 +221,13 @@ export class Workplace {
 
   /** The record of a call was saved: its draft has done its work. */
   done(callId: string): void {
-    localStorage.removeItem(draftKey(callId))
+    localStorage.removeItem(this.draftKey(callId))
     this.leave(callId)
   }
 
   /** Leave a call's record for later: the dock is free, in every tab; the draft stays. */
   leave(callId: string): void {
-    if (this.atHand.value === callId) this.atHand.value = null
+    if (this.atHand.value?.callId === callId) this.atHand.value = null
     if (this.ended.value?.callId === callId) this.ended.value = null
     this.moved.value++
     void this.count()
@@ -225,21 +235,27 @@ export class Workplace {
 
   /** Take up the record of a call that has ended. */
   takeUp(call: CallRecord): void {
-    this.atHand.value = call.callId
+    this.atHand.value = { callId: call.callId, edit: call.followUp !== null }
     this.ended.value = endedFrom(call)
+  }
+
+  /** Where the draft of a call's record is kept: who signs in next at this browser does not find it. */
+  draftKey(callId: string): string {
+    return `dialdesk:draft:${this.me.id}:${callId}`
   }
 
   /** Read what may have happened while the page was away: the call at hand may have ended, lists may have grown. */
   private async catchUp(): Promise<void> {
     this.moved.value++
     void this.count()
-    const callId = this.atHand.value
-    if (callId === null || this.calls.value.some((call) => call.callId === callId)) return
+    if (this.atHand.value === null) return
+    const { callId, edit } = this.atHand.value
+    if (this.calls.value.some((call) => call.callId === callId)) return
     if (this.ended.value?.callId === callId) return
     try {
       const { call } = await this.session.ask("GET /api/v1/calls/{call_id}", { path: { call_id: callId } })
       if (call.status !== "ended") return
-      if (call.followUp === null) this.ended.value = endedFrom(call)
+      if (edit || call.followUp === null) this.ended.value = endedFrom(call)
       else this.done(callId)
     } catch (error) {
       if (error instanceof Refused && error.status === 404) this.atHand.value = null
@@ -250,7 +266,7 @@ export class Workplace {
   private over(call: CallEnded, past: boolean): void {
     this.moved.value++
     if (this.cancelling.value === call.callId) this.cancelling.value = null
-    if (call.callId === this.atHand.value) {
+    if (call.callId === this.atHand.value?.callId && !this.atHand.value.edit) {
       this.ended.value = {
         callId: call.callId,
         customerPhone: call.customerPhone,
@@ -260,6 +276,7 @@ export class Workplace {
         outcome: call.status,
         cause: call.hangupCause,
         duration: call.duration ?? null,
+        record: null,
       }
     }
     void this.count()
@@ -270,7 +287,7 @@ export class Workplace {
 
   private readonly otherTab = (event: StorageEvent): void => {
     if (event.key === "dialdesk:configured") void this.readConfig()
-    if (event.key !== "dialdesk:call") return
+    if (event.key !== `dialdesk:call:${this.me.id}`) return
     if (this.atHand.value === null) this.ended.value = null
     void this.catchUp()
   }
@@ -308,12 +325,13 @@ function endedFrom(call: CallRecord): Ended {
     outcome: call.outcome ?? "unknown",
     cause: call.hangupCause,
     duration: call.duration,
+    record: call.followUp && {
+      result: call.followUp.result ?? "",
+      intention: call.followUp.intention ?? "",
+      note: call.followUp.note ?? "",
+      next: call.followUp.nextFollowUpAt,
+    },
   }
-}
-
-/** Where the draft of a call's record is kept. */
-export function draftKey(callId: string): string {
-  return `dialdesk:draft:${callId}`
 }
 
 const KEY: InjectionKey<Workplace> = Symbol("workplace")

@@ -17,6 +17,7 @@ export const en: Messages = {
       other: "Your sign-in has ended. Please sign in again.",
     },
     mustChange: "First sign-in: please choose a new password",
+    oldPassword: "Present password",
     newPassword: "New password (8 characters or more)",
     change: "Change password and go on",
     out: "Sign out",

@@ -1,3 +1,4 @@
+import { watch } from "vue"
 import { createI18n } from "vue-i18n"
 import { en } from "./en"
 import { kept } from "./kept"
@@ -29,11 +30,12 @@ export function learn<T extends Words>(part: string, words: { "zh-CN": T; en: Sa
   i18n.global.mergeLocaleMessage("en", { [part]: words.en })
 }
 
-/** Speak `chosen` from now on. */
-export function speak(chosen: Language): void {
-  language.value = chosen
-  i18n.global.locale.value = chosen
-  document.documentElement.lang = chosen
-}
-
-document.documentElement.lang = language.value
+/** It may be chosen in another tab too: whatever speaks follows it. */
+watch(
+  language,
+  (chosen) => {
+    i18n.global.locale.value = chosen
+    document.documentElement.lang = chosen
+  },
+  { immediate: true },
+)

@@ -15,6 +15,7 @@ export const zh = {
       other: "登录已结束，请重新登录。",
     },
     mustChange: "首次登录，请先修改密码",
+    oldPassword: "现在的密码",
     newPassword: "新密码（至少 8 位）",
     change: "修改密码并继续",
     out: "退出登录",

@@ -1,5 +1,5 @@
 import type { Asked, Outcome } from "@dialdesk/sdk"
-import { computed } from "vue"
+import { computed, type Ref } from "vue"
 import { begin, day } from "../days"
 import { filter } from "../place"
 
@@ -9,8 +9,11 @@ export const OUTCOMES: Outcome[] = ["connected", "missed", "busy", "rejected", "
 export const METHODS = ["mobile", "cloud", "sip"] as const
 export const RECORDINGS = ["ready", "awaited", "none", "failed", "expired", "deleted"] as const
 
-/** What the log shows, kept in the address; `query` is how it is asked for, by the list and by the export alike. */
-export function useFilters() {
+/**
+ * What the log shows, kept in the address, and a customer's number, which is not: a browser remembers addresses.
+ * `query` is how it is asked for, by the list and by the export alike.
+ */
+export function useFilters(phone: Ref<string>) {
   const from = filter("from")
   const to = filter("to")
   const outcome = filter("outcome")
@@ -18,12 +21,11 @@ export function useFilters() {
   const team = filter("team")
   const method = filter("method")
   const recording = filter("recording")
-  const phone = filter("phone")
   const first = computed({ get: () => from.value || day(-6), set: (value) => (from.value = value) })
   const last = computed({ get: () => to.value || day(), set: (value) => (to.value = value) })
   const query = computed<Query>(() => ({
     from: begin(first.value),
-    to: begin(last.value, 1),
+    ...(to.value ? { to: begin(to.value, 1) } : {}), // else the page may be open when the next day begins
     ...(outcome.value ? { outcome: [outcome.value as Outcome] } : {}),
     ...(user.value ? { userId: user.value } : {}),
     ...(team.value ? { teamId: team.value } : {}),
@@ -31,5 +33,5 @@ export function useFilters() {
     ...(recording.value ? { recording: [recording.value as (typeof RECORDINGS)[number]] } : {}),
     ...(phone.value.trim() ? { customerPhone: phone.value.trim() } : {}),
   }))
-  return { first, last, outcome, user, team, method, recording, phone, query }
+  return { first, last, outcome, user, team, method, recording, query }
 }
