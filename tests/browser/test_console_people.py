@@ -260,7 +260,7 @@ async def test_people_come_from_a_file(people: People) -> None:
 
 
 async def test_the_installations_admin_looks_after_administrators(people: People) -> None:
-    """Who belongs to no company chooses one, sees its administrators, and makes another."""
+    """Who belongs to no company chooses one, sees its administrators, makes another, and may read its log."""
     await people.rows(
         "INSERT INTO app_user (id, tenant_id, role, username, name, password_hash)"
         " SELECT 'root', NULL, 'system_admin', 'root', 'Root', password_hash FROM app_user LIMIT 1"
@@ -277,6 +277,10 @@ async def test_the_installations_admin_looks_after_administrators(people: People
     await page.click("[data-save]")
     await page.click("[data-kept]")
     await page.wait_for_selector("[data-user-row='second.admin']")
+    await page.click("[data-page=audit]")
+    await page.wait_for_selector("[data-entry], .rows .blank")
+    await page.goto(f"{people.origin}/console#/users/100%")  # clipped: it is nobody's
+    await page.wait_for_selector("[data-user-row]")
 
     assert [("tenant_admin", people.house.tenant_id)] == [
         tuple(row) for row in await people.rows("SELECT role, tenant_id FROM app_user WHERE username = 'second.admin'")
