@@ -81,7 +81,8 @@ async def floor(database: Database) -> Floor:
                 ('admin', 't1', NULL, 'tenant_admin', 'admin', 'Admin', '-');
             INSERT INTO node (boot_id, name, kind, leased_until)
                 VALUES ('here', 'here', 'web', now() + interval '1 hour');
-            INSERT INTO agent_node (user_id, node) VALUES ('ann', 'here'), ('ben', 'here');
+            INSERT INTO agent_node (user_id, node, since)
+                SELECT id, 'here', now() - interval '1 hour' FROM unnest(ARRAY['ann', 'ben']) id;
         """)
     return floor
 

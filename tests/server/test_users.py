@@ -170,8 +170,8 @@ async def test_nobody_gives_more_than_it_has(desk: FrontDesk, acme: str, admin: 
 
 async def test_key_that_manages_users_rules_nobody_above_it(desk: FrontDesk, acme: str, admin: Asker) -> None:
     """A key gives and touches roles within its own scopes only: it cannot make, or take over, an admin."""
-    of_viewers = "users.read devices.read calls.read calls.statistics customers.read lines.read do_not_call.read"
-    scopes = ["users.manage", *of_viewers.split()]
+    of_viewers = "users.read devices.read calls.read calls.board calls.statistics customers.read lines.read"
+    scopes = ["users.manage", "do_not_call.read", *of_viewers.split()]
     key = (await admin.post("/admin/api-keys", {"name": "hr", "scopes": scopes}))["key"]
     hr = desk.caller(key)
     boss = await admin_id(desk)

@@ -61,7 +61,8 @@ export function play(what: keyof typeof MELODY): void {
 export function tell(text: string, tag: string): void {
   if (!notify.value || !loud || (!document.hidden && document.hasFocus())) return
   if (!("Notification" in window) || Notification.permission !== "granted") return
-  const shown = new Notification("Dialdesk", { body: text, tag, icon: "/icon.svg" })
+  const options = { body: text, tag, icon: "/icon.svg", renotify: true } // the end is told where the beginning still stands
+  const shown = new Notification("Dialdesk", options)
   shown.onclick = () => {
     window.focus()
     shown.close()
