@@ -2,7 +2,9 @@
 
 import asyncio
 import statistics
+import tempfile
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import click
@@ -32,7 +34,7 @@ async def measure_desk(rounds: int, slower: float) -> None:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         stack.push_async_callback(browser.close)
         people = People(house, browser)
-        await people.open()
+        await people.open(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dialdesk-bench-"))))
         desk = await people.desk()
         state: Any = await desk.context.storage_state()
         await desk.context.close()
