@@ -38,11 +38,12 @@ format: $(VENV)/installed-dev $(VENV)/packages  ## Format the code and mend what
 types: $(VENV)/installed-dev  ## Make the SDK's types of the server's documents anew.
 	$(BIN)/python -m server.typescript
 
-bench: $(VENV)/installed-dev  ## Measure: dial to phone on two nodes, idle sessions, recordings, and a console.
+bench: $(VENV)/installed-dev $(PAGES)  ## Measure: dial to phone on two nodes, idle sessions, recordings, a console, and the desk's start.
 	$(BIN)/python tests/bench/run.py dial $(ARGS)
 	$(BIN)/python tests/bench/run.py sessions
 	$(BIN)/python tests/bench/run.py recordings
 	$(BIN)/python tests/bench/run.py channels
+	$(BIN)/python tests/bench/run.py desk
 
 lock: $(VENV)/installed-dev $(BIN)/npm  ## Renew the pinned versions in requirements*.lock.
 	$(BIN)/python -m pip install --quiet uv
