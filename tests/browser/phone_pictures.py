@@ -15,6 +15,7 @@ async def phone_alone(people: People, shoot: Callable[["Page", str], Awaitable[N
     """Refused codes, a camera that is missing, a second tab, a server that is away, recordings, a new version."""
     for language, dark in (("zh-CN", False), ("en", True)):
         look = "dark-en" if dark else "light"
+        people.username = await people.house.user("agent")  # who has no phone yet
         desk = await people.desk(language=language, dark=dark)
         unbound = await people.page(size=HANDSET, language=language, dark=dark)
         await unbound.goto(f"{people.origin}/phone")
