@@ -52,13 +52,22 @@ class Hub:
         self._phones: dict[str, list[PhoneLink]] = {}
         self._agents: dict[str, set[AgentLink]] = {}
         self._count = 0
+        self._open = 0
         self._emptied = asyncio.Event()
         self.draining = False
 
     @property
     def full(self) -> bool:
-        """Whether no more sessions are taken."""
-        return self._count >= self._bound
+        """Whether no more sockets are let in."""
+        return self._open >= self._bound
+
+    def let_in(self) -> None:
+        """Count a socket, from when it is accepted: it may join with its first message, or never."""
+        self._open += 1
+
+    def let_go(self) -> None:
+        """The mirror of `let_in`."""
+        self._open -= 1
 
     @property
     def has_phones(self) -> bool:
@@ -142,6 +151,11 @@ class Hub:
         """The node's lease was swept: nothing that waits may be said any more, and everybody comes back."""
         for outbox in self._outboxes():
             outbox.close(CloseCode.DRAINING, "lease lost", discard=True)
+
+    def speak_again(self) -> None:
+        """The node holds its lease again: what waited for that is said."""
+        for outbox in self._outboxes():
+            outbox.flush()
 
     async def drain(self, seconds: float) -> None:
         """Take no more sessions and send those that are here elsewhere, evenly over `seconds`.

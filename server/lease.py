@@ -2,7 +2,7 @@
 
 Whoever is about to act for a session asks `held`; it is judged by this machine's clock, counting sleep, from the moment
 the last successful renewal was *asked*, so that it always ends here before it ends in PostgreSQL. A process that was
-stopped for longer than its lease thus holds nothing when it goes on, until `renewed` says what became of it.
+stopped for longer than its lease thus holds nothing when it goes on, until a renewal says what became of it.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Lease:
         self._renew_every = renew_every
         self._until = 0.0
         self._on_lost: list[Callable[[], None]] = []
-        self._renewed = asyncio.Event()
+        self._on_held: list[Callable[[], None]] = []
         self.boot_id = _new_boot_id()
         self.renewals = 0
         """Successful renewals in a row; a sweeper acts only after two."""
@@ -51,10 +51,9 @@ class Lease:
         """Whether this node may deliver and acknowledge now."""
         return _boottime() < self._until
 
-    async def renewed(self) -> None:
-        """Wait until the next renewal succeeded, under whatever boot id; what an earlier one said has run out."""
-        self._renewed.clear()
-        await self._renewed.wait()
+    def on_held(self, call: Callable[[], None]) -> None:
+        """Call this whenever the lease is held again after it was not, under whatever boot id."""
+        self._on_held.append(call)
 
     def on_lost(self, call: Callable[[], None]) -> None:
         """Call this, at once, when the lease was swept: before any session can act under the new boot id."""
@@ -105,9 +104,12 @@ class Lease:
             await nodes.retire(connection, self.boot_id)
 
     def _hold_from(self, asked: float) -> None:
+        had_lapsed = not self.held()
         self._until = asked + self._length
         self.renewals += 1
-        self._renewed.set()
+        if had_lapsed:
+            for call in self._on_held:
+                call()
 
 
 def _new_boot_id() -> str:

@@ -1,14 +1,13 @@
-"""What waits to be written to one peer: bounded in bytes, written by one task, and how a socket comes to its end.
+"""What waits to be written to one peer: bounded in bytes, and how a socket comes to its end.
 
-A peer that does not read is disconnected, not waited for: when more than the bound waits, everything is dropped, the
+What may be written is written at once. A frame waits where the peer does not read, or while this node holds no lease. A
+peer that does not read is disconnected, not waited for: when more than the bound waits, everything is dropped, the
 socket is closed with 4410 and cut soon after, and what was dropped comes again from rows when the peer is back.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
-
-from starlette.types import Message
+from collections.abc import Callable
+from typing import Protocol
 
 from protocol.errors import CloseCode
 
@@ -16,18 +15,34 @@ SEND_CLOSE = 5.0
 """Seconds a peer has to take the rest of its frames and the close frame before it is cut."""
 
 
+class Socket(Protocol):
+    """An accepted WebSocket, as its outbox needs it. `reads` tells whether its peer does."""
+
+    reads: bool
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame after what was sent."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+
+
 class Outbox:
-    """The outgoing side of one accepted WebSocket. Every method but `run` only files what is to be done."""
+    """The outgoing side of one accepted WebSocket. `permitted` tells whether this node may speak for sessions now; who
+    knows that it may again, or that the peer reads again, calls `flush`."""
 
-    __slots__ = ("_abort", "_bound", "_bytes", "_closing", "_frames", "_wake", "dropped")
+    __slots__ = ("_bound", "_bytes", "_closing", "_permitted", "_socket", "_waiting", "dropped")
 
-    def __init__(self, bound: int, abort: Callable[[], None]) -> None:
+    def __init__(self, socket: Socket, bound: int, permitted: Callable[[], bool]) -> None:
+        self._socket = socket
         self._bound = bound
-        self._abort = abort
-        self._frames: deque[bytes] = deque()
+        self._permitted = permitted
+        self._waiting: list[bytes] = []
         self._bytes = 0
         self._closing: tuple[int, str] | None = None
-        self._wake = asyncio.Event()
         self.dropped = False
         """Whether the bound was hit."""
 
@@ -37,16 +52,17 @@ class Outbox:
         return self._closing
 
     def put(self, frame: bytes) -> None:
-        """File a frame. After `close` it is dropped: the peer is to come back anyway."""
+        """Write a frame, or file it. After `close` it is dropped: the peer is to come back anyway."""
         if self._closing is not None:
             return
         if self._bytes + len(frame) > self._bound:
             self.dropped = True
             self.close(CloseCode.SLOW_CONSUMER, "slow consumer", discard=True)
-            return
-        self._frames.append(frame)
-        self._bytes += len(frame)
-        self._wake.set()
+        elif not self._waiting and self._socket.reads and self._permitted():
+            self._socket.send(frame)
+        else:
+            self._waiting.append(frame)
+            self._bytes += len(frame)
 
     def close(self, code: int, reason: str, last: bytes | None = None, *, discard: bool = False) -> None:
         """Close the socket after what waits (or without it, where it is to be discarded) and `last`.
@@ -54,29 +70,23 @@ class Outbox:
         The first code given counts; `discard` counts whenever it is asked.
         """
         if discard:
-            self._frames.clear()
-        if self._closing is not None:
-            return
-        if last is not None:
-            self._frames.append(last)
-        self._closing = (code, reason)
-        self._wake.set()
-        asyncio.get_running_loop().call_later(SEND_CLOSE, self._abort)
+            self._waiting.clear()
+        if self._closing is None:
+            if last is not None:
+                self._waiting.append(last)
+            self._closing = (code, reason)
+            asyncio.get_running_loop().call_later(SEND_CLOSE, self._socket.abort)
+        self.flush()
 
-    async def run(self, send: Callable[[Message], Awaitable[None]], permitted: Callable[[], Awaitable[None]]) -> None:
-        """Write what is filed until the socket is closed. `permitted` returns when this node may speak for sessions:
-        at once while it holds its lease."""
-        while True:
-            while self._frames:
-                await permitted()
-                if not self._frames:  # discarded meanwhile
-                    break
-                frame = self._frames.popleft()
-                self._bytes -= len(frame)
-                await send({"type": "websocket.send", "text": frame.decode()})
-            if self._closing is not None:
-                code, reason = self._closing
-                await send({"type": "websocket.close", "code": code, "reason": reason})
-                return
-            self._wake.clear()
-            await self._wake.wait()
+    def flush(self) -> None:
+        """Write what waits, as far as may be; and after the last of it, the close."""
+        written = 0
+        for frame in self._waiting:
+            if not (self._socket.reads and self._permitted()):
+                break
+            self._socket.send(frame)
+            self._bytes -= len(frame)
+            written += 1
+        del self._waiting[:written]
+        if self._closing is not None and not self._waiting:
+            self._socket.close(*self._closing)

@@ -13,7 +13,7 @@ from protocol.messages import MAX_FRAME
 from server.bounded_http import BoundedHttp
 from server.config import Config
 from server.hub import Hub
-from server.socket import CuttableWebSocket
+from server.websocket import WebSocket
 
 log = structlog.get_logger()
 
@@ -32,10 +32,8 @@ class Server(uvicorn.Server):
                 port=config.port,
                 loop="none",
                 http=BoundedHttp,
-                ws=CuttableWebSocket,
+                ws=WebSocket,  # BoundedHttp makes them, each on its own terms
                 ws_max_size=MAX_FRAME,
-                ws_per_message_deflate=False,  # a quarter of the memory a session (docs/decisions.md)
-                ws_ping_interval=None,  # browsers cannot see pings; the wheel watches every session
                 timeout_graceful_shutdown=10,
                 timeout_keep_alive=75,
                 lifespan="off",

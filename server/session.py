@@ -1,6 +1,7 @@
 """The sessions of phones and of agents' pages: admitted, opened, welcomed, heard, gone (docs/protocol.md)."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Literal, TypeVar, assert_never
 from urllib.parse import parse_qsl
 
@@ -46,9 +47,9 @@ from server.identity import Identity
 from server.lease import Lease
 from server.outbox import Outbox
 from server.presence import Presences
-from server.socket import abort_of
 from server.telemetry import Metrics
 from server.uploads import Uploads
+from server.websocket import WebSocket, websocket_of
 from server.wheel import Wheel
 from server.wire import Wire
 from storage import nodes
@@ -105,83 +106,61 @@ class Sessions:
             message_burst=config.message_burst,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """Serve a WebSocket by its path."""
-        match scope["path"]:
-            case "/ws/phone" | "/ws":
-                await self.phone(scope, receive, send)
-            case "/ws/agent":
-                await self.agent(scope, receive, send)
-            case _:
-                await receive()
-                await self._refuse(DialdeskError("NOT_FOUND", what="path"), scope, send)
+        socket = websocket_of(scope)
+        try:
+            match scope["path"]:
+                case "/ws/phone" | "/ws":
+                    await self._phone(socket, scope)
+                case "/ws/agent":
+                    await self._agent(socket, scope)
+                case _:
+                    raise DialdeskError("NOT_FOUND", what="path")
+        except DialdeskError as error:
+            status, body, headers = error_answer(error, request_info(scope))
+            socket.refuse(status, body, headers)
 
-    async def phone(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _phone(self, socket: WebSocket, scope: Scope) -> None:
         """`/ws/phone` and `/ws`: a work phone, by its device token."""
-        identity = await self._admit("phone", scope, receive, send)
-        if identity is None:
-            return
+        identity = await self._admit("phone", scope)
         session = Session(from_phone, DeviceOnline, self.limits, self.wheel.now())
-        wire = self._wire("phone", session, scope)
-        phone = PhoneSession(self, identity, wire)
-        try:
-            await wire.run(receive, send, phone, self._permitted)
-        finally:
-            phone.gone()
+        wire = self._wire("phone", session, socket, scope)
+        self.hub.let_in()
+        wire.open(scope, PhoneSession(self, identity, wire))
 
-    async def agent(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _agent(self, socket: WebSocket, scope: Scope) -> None:
         """`/ws/agent`: a page of an agent, by an access token or a ticket."""
-        identity = await self._admit("agent", scope, receive, send)
-        if identity is None:
-            return
+        identity = await self._admit("agent", scope)
         session = Session(from_agent, Hello, self.limits, self.wheel.now())
-        wire = self._wire("agent", session, scope)
-        page = AgentSession(self, identity, wire)
-        try:
-            await wire.run(receive, send, page, self._permitted)
-        finally:
-            await page.gone()
+        wire = self._wire("agent", session, socket, scope)
+        self.hub.let_in()
+        wire.open(scope, AgentSession(self, identity, wire))
 
-    async def _permitted(self) -> None:
-        while not self.lease.held():
-            await self.lease.renewed()
+    def _wire(self, kind: str, session: Session[M], socket: WebSocket, scope: Scope) -> Wire[M]:
+        outbox = Outbox(socket, self.config.outbox_bytes, self.lease.held)
+        return Wire(kind, session, socket, outbox, self.wheel, self.metrics, request_info(scope).language)
 
-    def _wire(self, kind: str, session: Session[M], scope: Scope) -> Wire[M]:
-        outbox = Outbox(self.config.outbox_bytes, abort_of(scope))
-        return Wire(kind, session, outbox, self.wheel, self.metrics, request_info(scope).language)
-
-    async def _admit(
-        self, kind: Literal["phone", "agent"], scope: Scope, receive: Receive, send: Send
-    ) -> Identity | None:
-        """Let a peer in, or refuse it before the upgrade with an HTTP answer."""
-        await receive()  # websocket.connect
+    async def _admit(self, kind: Literal["phone", "agent"], scope: Scope) -> Identity:
+        """Return who may come in. What is raised is told before the upgrade, as an HTTP answer."""
         request = request_info(scope)
+        self._demand_room()
+        if not origin_allowed(request.headers, self.config):
+            raise DialdeskError("ORIGIN_NOT_ALLOWED")
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         try:
-            if self.hub.draining:
-                raise DialdeskError("DRAINING")
-            if self.hub.full or not self.lease.held():
-                raise DialdeskError("UNAVAILABLE")
-            if not origin_allowed(request.headers, self.config):
-                raise DialdeskError("ORIGIN_NOT_ALLOWED")
-            query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
             async with asyncio.timeout(self.config.request_timeout):
                 identity = await self.auth.authenticate_socket(request.headers, query, kind)
-        except TimeoutError:
-            refusal = DialdeskError("UNAVAILABLE")
-        except DialdeskError as error:
-            refusal = error
-        else:
-            await send({"type": "websocket.accept"})
-            return identity
-        await self._refuse(refusal, scope, send)
-        return None
+        except TimeoutError as error:
+            raise DialdeskError("UNAVAILABLE") from error
+        self._demand_room()  # others were let in meanwhile
+        return identity
 
-    @staticmethod
-    async def _refuse(error: DialdeskError, scope: Scope, send: Send) -> None:
-        status, body, headers = error_answer(error, request_info(scope))
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "websocket.http.response.start", "status": status, "headers": raw})
-        await send({"type": "websocket.http.response.body", "body": body})
+    def _demand_room(self) -> None:
+        if self.hub.draining:
+            raise DialdeskError("DRAINING")
+        if self.hub.full or not self.lease.held():
+            raise DialdeskError("UNAVAILABLE")
 
 
 class PhoneSession:
@@ -250,24 +229,21 @@ class PhoneSession:
         log.info("phone online", device_id=self._device_id, epoch=claimed.epoch, commands=len(claimed.commands))
         await self._settle_unknown_call(online, claimed)
 
-    async def heard(self, envelope: Envelope[FromPhone]) -> None:
+    def heard(self, envelope: Envelope[FromPhone]) -> Awaitable[None] | None:
         """Act on what the phone says; a report is acknowledged when it is committed."""
         match envelope.message:
             case Heartbeat(handset_busy=busy):
                 self.outbox.put(encode(HeartbeatAck()))
                 if busy is not None and busy is not self._handset_busy:
-                    async with self._shared.database.connection() as connection:
-                        await nodes.set_busy(connection, self._device_id, self.epoch, busy=busy)
-                    self._handset_busy = busy
+                    return self._set_busy(busy)
             case HeartbeatAck():
                 pass
             case Ack(message_id=command_id):
-                await self._shared.calls.ack(self._device_id, command_id)
+                return self._shared.calls.ack(self._device_id, command_id)
             case CallStatus() | CallEnd() as report:
-                await self._report(report, envelope.message_id)
+                return self._report(report, envelope.message_id)
             case RecordingUpload() as brought:
-                await self._shared.uploads.confirm(self._identity.tenant_id, self._device_id, brought)
-                self._acknowledge(envelope.message_id)
+                return self._confirm(brought, envelope.message_id)
             case DeviceOffline():
                 self._left = True
                 self._say("left")
@@ -275,6 +251,7 @@ class PhoneSession:
                 raise DialdeskError("UNEXPECTED_MESSAGE", type=DeviceOnline.type)
             case _:
                 assert_never(envelope.message)
+        return None
 
     def silent(self) -> None:
         """Nothing heard for a minute: the phone counts as offline."""
@@ -286,10 +263,20 @@ class PhoneSession:
 
     def gone(self) -> None:
         """The socket is gone: unless the phone said that it goes, its grace begins."""
+        self._shared.hub.let_go()
         if self._joined:
             self._shared.hub.leave_phone(self._device_id, self)
         if self.epoch and not self._left:
             self._say("lost")
+
+    async def _set_busy(self, busy: bool) -> None:
+        async with self._shared.database.connection() as connection:
+            await nodes.set_busy(connection, self._device_id, self.epoch, busy=busy)
+        self._handset_busy = busy
+
+    async def _confirm(self, brought: RecordingUpload, message_id: str | None) -> None:
+        await self._shared.uploads.confirm(self._identity.tenant_id, self._device_id, brought)
+        self._acknowledge(message_id)
 
     async def _report(self, report: CallStatus | CallEnd, message_id: str | None) -> None:
         try:
@@ -391,7 +378,7 @@ class AgentSession:
             self.outbox.close(CloseCode.DRAINING, "cannot be welcomed now")
             raise
 
-    async def heard(self, envelope: Envelope[FromAgent]) -> None:
+    def heard(self, envelope: Envelope[FromAgent]) -> Awaitable[None] | None:
         """Act on what the page says."""
         match envelope.message:
             case Heartbeat():
@@ -399,17 +386,14 @@ class AgentSession:
             case HeartbeatAck():
                 pass
             case Hello() as hello:
-                await self._welcome(hello)
+                return self._welcome(hello)
             case Dial() as dial:
-                message_id = _required(envelope)
-                call_id = await self._shared.calls.dial_message(await self._asker(), dial, message_id)
-                self.outbox.put(encode(DialAccepted(message_id=message_id, call_id=call_id)))
+                return self._dial(dial, _required(envelope))
             case HangUp() as hang_up:
-                message_id = _required(envelope)
-                await self._shared.calls.hang_up_message(await self._asker(), hang_up)
-                self.outbox.put(encode(HangUpAccepted(message_id=message_id, call_id=hang_up.call_id)))
+                return self._hang_up(hang_up, _required(envelope))
             case _:
                 assert_never(envelope.message)
+        return None
 
     def silent(self) -> None:
         """A page has no presence of its own to tell."""
@@ -417,11 +401,21 @@ class AgentSession:
     def revived(self) -> None:
         """A page has no presence of its own to tell."""
 
-    async def gone(self) -> None:
+    def gone(self) -> Awaitable[None] | None:
         """The socket is gone."""
-        if self._joined:
-            self._shared.hub.leave_agent(self.user_id, self)
-            await self._shared.agents.leave(self.user_id)
+        self._shared.hub.let_go()
+        if not self._joined:
+            return None
+        self._shared.hub.leave_agent(self.user_id, self)
+        return self._shared.agents.leave(self.user_id)
+
+    async def _dial(self, dial: Dial, message_id: str) -> None:
+        call_id = await self._shared.calls.dial_message(await self._asker(), dial, message_id)
+        self.outbox.put(encode(DialAccepted(message_id=message_id, call_id=call_id)))
+
+    async def _hang_up(self, hang_up: HangUp, message_id: str) -> None:
+        await self._shared.calls.hang_up_message(await self._asker(), hang_up)
+        self.outbox.put(encode(HangUpAccepted(message_id=message_id, call_id=hang_up.call_id)))
 
     async def _asker(self) -> Identity:
         """Who asks, with the permissions of this moment: a socket outlives its token, but not its rights."""

@@ -32,6 +32,7 @@ class Metrics:
             "dialdesk_session_closes_total", "Closed WebSockets", ["kind", "code"], registry=registry
         )
         self.messages = Counter("dialdesk_messages_total", "Messages received", ["kind", "type"], registry=registry)
+        self._heard: dict[tuple[str, str], Counter] = {}
         self.outbox_drops = Counter(
             "dialdesk_outbox_drops_total", "Peers closed because they did not read", registry=registry
         )
@@ -88,6 +89,13 @@ class Metrics:
         self.chores = Counter(
             "dialdesk_chores_total", "Rounds of the worker's chores", ["chore", "result"], registry=registry
         )
+
+    def heard(self, kind: str, message: str) -> None:
+        """Count a message that came by a socket. Its counter is looked up once: this is done for every message."""
+        counter = self._heard.get((kind, message))
+        if counter is None:
+            counter = self._heard[kind, message] = self.messages.labels(kind, message)
+        counter.inc()
 
     def render(self) -> bytes:
         """Return the text exposition format."""

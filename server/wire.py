@@ -1,37 +1,42 @@
-"""The loop between an accepted socket and the state machine of its session, the same for phones and pages.
+"""What lies between an accepted socket and the state machine of its session, the same for phones and pages.
 
-It reads one message, has it acted on, and only then reads the next: what a peer sends faster than that waits in its own
-socket. Raw ASGI rather than Starlette's WebSocket, which costs 5 KiB a connection more (docs/decisions.md).
+A message is acted on when it comes. Where that has to wait for something, PostgreSQL mostly, it goes on in a task, and
+the next message is not told before it is done: what a peer sends faster than that waits in its own socket.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar, assert_never
 
 import structlog
-from starlette.types import Receive, Send
-from uvicorn.protocols.utils import ClientDisconnected
+from starlette.types import Scope
 
 from protocol.errors import CloseCode, DialdeskError, Language
 from protocol.messages import Ack, Envelope, Error, Heartbeat, encode
 from protocol.session import Close, Due, Heard, Opened, Refused, Repeated, Session
 from server.outbox import Outbox
 from server.telemetry import Metrics
+from server.websocket import WebSocket
 from server.wheel import Wheel
 
 log = structlog.get_logger()
 
 M = TypeVar("M")
 
+_HELD = 5.0
+"""Seconds after which a socket that was held is looked at again."""
+
 
 class Speaker(Protocol[M]):
-    """What a kind of session makes of what its wire brings."""
+    """What a kind of session makes of what its wire brings. What cannot be done at once is returned, to be awaited.
 
-    async def opened(self, envelope: Envelope[M]) -> None:
+    A DialdeskError, raised or awaited, is told to the peer; any other is logged and told as INTERNAL.
+    """
+
+    def opened(self, envelope: Envelope[M]) -> Awaitable[None] | None:
         """The first message came. Answer it with WELCOME, or close the outbox."""
 
-    async def heard(self, envelope: Envelope[M]) -> None:
-        """Act on a message. A DialdeskError is told to the peer; any other is logged and told as INTERNAL."""
+    def heard(self, envelope: Envelope[M]) -> Awaitable[None] | None:
+        """Act on a message."""
 
     def silent(self) -> None:
         """The peer has said nothing for so long that it counts as offline; the socket stays."""
@@ -39,14 +44,20 @@ class Speaker(Protocol[M]):
     def revived(self) -> None:
         """A peer that counted as offline was heard again."""
 
+    def gone(self) -> Awaitable[None] | None:
+        """The socket is gone, and this session with it."""
+
 
 class Wire(Generic[M]):
-    """One accepted WebSocket: reads for the session, writes from the outbox, turns on the wheel."""
+    """One accepted WebSocket: tells its session what comes, writes by its outbox, turns on the wheel."""
+
+    __slots__ = ("_kind", "_language", "_metrics", "_socket", "_speaker", "_wheel", "outbox", "session")
 
     def __init__(
         self,
         kind: str,
         session: Session[M],
+        socket: WebSocket,
         outbox: Outbox,
         wheel: Wheel,
         metrics: Metrics,
@@ -55,25 +66,17 @@ class Wire(Generic[M]):
         self.session = session
         self.outbox = outbox
         self._kind = kind
+        self._socket = socket
         self._wheel = wheel
         self._metrics = metrics
         self._language = language
         self._speaker: Speaker[M] | None = None
 
-    async def run(
-        self, receive: Receive, send: Send, speaker: Speaker[M], permitted: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Live until either side closes. `permitted` returns when this node may speak for sessions."""
+    def open(self, scope: Scope, speaker: Speaker[M]) -> None:
+        """Accept the socket. The speaker is told what comes until it is told `gone`."""
         self._speaker = speaker
         self._wheel.add(self, self.session.next_deadline())
-        writer = asyncio.create_task(self._write(send, permitted), name=f"{self._kind} writer")
-        try:
-            while (frame := await _next_frame(receive)) is not None:
-                await self._act(frame, speaker)
-        finally:
-            self._speaker = None
-            writer.cancel()
-            await asyncio.wait([writer])
+        self._socket.accept(scope, self)
 
     def refuse(self, error: DialdeskError, message_id: str | None = None) -> None:
         """Tell the peer that something it sent was refused."""
@@ -94,6 +97,8 @@ class Wire(Generic[M]):
         """Act on silence; called by the wheel."""
         if self._speaker is None or self.outbox.closing is not None:
             return None
+        if self._socket.held:  # what it says waits for us: that is no silence of its own
+            return now + _HELD
         match self.session.due(now):
             case Due.NOTHING:
                 pass
@@ -109,18 +114,19 @@ class Wire(Generic[M]):
                 assert_never(never)
         return self.session.next_deadline()
 
-    async def _act(self, frame: str | bytes, speaker: Speaker[M]) -> None:
-        if self.outbox.closing is not None:
+    def message(self, frame: bytes) -> None:
+        """Act on what the peer says."""
+        speaker = self._speaker
+        if speaker is None or self.outbox.closing is not None:
             return
         inbound = self.session.receive(frame, self._wheel.now())
         if not isinstance(inbound, Opened | Close) and inbound.revived:
             speaker.revived()
         match inbound:
-            case Opened(envelope):
-                if not await self._attempt(speaker.opened, envelope):
-                    self.outbox.close(CloseCode.DRAINING, "not opened")  # or it would stay, welcomed by nobody
             case Heard(envelope):
-                await self._attempt(speaker.heard, envelope)
+                self._act(speaker.heard, envelope)
+            case Opened(envelope):
+                self._act(speaker.opened, envelope, is_first=True)
             case Repeated(message_id):
                 self.outbox.put(encode(Ack(message_id=message_id)))
             case Refused(error):
@@ -130,35 +136,50 @@ class Wire(Generic[M]):
             case _:
                 assert_never(inbound)
 
-    async def _attempt(self, act: Callable[[Envelope[M]], Awaitable[None]], envelope: Envelope[M]) -> bool:
-        """Have a message acted on; False where it was refused."""
-        self._metrics.messages.labels(self._kind, type(envelope.message).__name__).inc()
+    def writable(self) -> None:
+        """The peer reads again."""
+        self.outbox.flush()
+
+    def lost(self) -> None:
+        """The session is over."""
+        speaker, self._speaker = self._speaker, None
+        assert speaker is not None
+        if (rest := speaker.gone()) is not None:
+            self._socket.do(_awaited(rest))
+
+    def _act(
+        self, act: Callable[[Envelope[M]], Awaitable[None] | None], envelope: Envelope[M], *, is_first: bool = False
+    ) -> None:
+        """Have a message acted on; the socket is held while that takes."""
+        self._metrics.heard(self._kind, type(envelope.message).__name__)
         try:
-            await act(envelope)
-        except DialdeskError as error:
-            if error.status >= 500:
-                log.warning("message refused", code=error.code, cause=repr(error.__cause__))
-            self.refuse(error, envelope.message_id)
-        except Exception:
-            log.exception("message failed")
-            self.refuse(DialdeskError("INTERNAL"), envelope.message_id)
+            rest = act(envelope)
+        except Exception as error:  # noqa: BLE001 - it is told, and logged where it is ours
+            self._tell(error, envelope, is_first)
         else:
-            return True
-        return False
+            if rest is not None:
+                self._socket.hold()
+                self._socket.do(self._finish(rest, envelope, is_first))
 
-    async def _write(self, send: Send, permitted: Callable[[], Awaitable[None]]) -> None:
+    async def _finish(self, rest: Awaitable[None], envelope: Envelope[M], is_first: bool) -> None:
         try:
-            await self.outbox.run(send, permitted)
-        except ClientDisconnected:
-            return  # the reader is told the same by `receive`
-        except Exception:
-            log.exception("writing failed")
-            self.outbox.close(CloseCode.DRAINING, "writing failed", discard=True)  # nobody says so, but it is cut
+            await rest
+        except Exception as error:  # noqa: BLE001 - it is told, and logged where it is ours
+            self._tell(error, envelope, is_first)
+        finally:
+            self._socket.go_on()
+
+    def _tell(self, error: Exception, envelope: Envelope[M], is_first: bool) -> None:
+        """Tell the peer that its message failed. If it was to open the session, nobody welcomed it: close."""
+        if not isinstance(error, DialdeskError):
+            log.error("message failed", exc_info=error)
+            error = DialdeskError("INTERNAL")
+        elif error.status >= 500:
+            log.warning("message refused", code=error.code, cause=repr(error.__cause__))
+        self.refuse(error, envelope.message_id)
+        if is_first:
+            self.outbox.close(CloseCode.DRAINING, "not opened")
 
 
-async def _next_frame(receive: Receive) -> str | bytes | None:
-    message = await receive()
-    if message["type"] != "websocket.receive":
-        return None
-    text: str | None = message.get("text")
-    return text if text is not None else message["bytes"]
+async def _awaited(rest: Awaitable[None]) -> None:
+    await rest

@@ -1,6 +1,8 @@
 """Every message there and back, the seed's own examples, and frames of every kind of malice."""
 
 import json
+import os
+import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
@@ -535,6 +537,22 @@ def test_a_frame_gets_an_id_of_its_own_and_the_time() -> None:
 def test_ids_of_messages_are_unique() -> None:
     """No two messages of a sender bear the same id."""
     assert 10_000 == len({new_message_id() for _ in range(10_000)})
+
+
+def test_a_process_that_was_forked_says_other_ids() -> None:
+    """Nodes that come from one process are senders of their own."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, new_message_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    other = os.read(reader, 100).decode()
+    os.close(reader)
+    os.close(writer)
+
+    assert re.fullmatch("msg_[0-9a-f]{24}", other)
+    assert other != new_message_id()
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.type) for kind in get_args(messages.ToAgent)])

@@ -1,7 +1,6 @@
 """This node's sessions: who a message reaches, who is closed, and how all of them leave."""
 
 import asyncio
-from typing import Any
 
 import msgspec
 import pytest
@@ -15,10 +14,13 @@ from server.telemetry import Metrics
 
 
 class Link:
-    """A session of a phone or a page, its socket left out: what it would be told waits in its outbox."""
+    """A session of a phone or a page, and instead of its socket what it is told."""
 
     def __init__(self, epoch: int = 0, login_id: str | None = None) -> None:
-        self.outbox = Outbox(1000, lambda: None)
+        self.reads = True
+        self.permitted = True
+        self.told: list[str] = []
+        self.outbox = Outbox(self, 1000, lambda: self.permitted)
         self.epoch = epoch
         self.login_id = login_id
         self.last_seq: int | None = 0
@@ -45,19 +47,17 @@ class Link:
         """With which code it is being closed."""
         return self.outbox.closing[0] if self.outbox.closing else None
 
-    async def told(self) -> list[str]:
-        """What is written to it until it is closed."""
-        told: list[str] = []
+    def send(self, frame: bytes) -> None:
+        """It is told a frame."""
+        self.told.append(frame.decode())
 
-        async def send(message: Any) -> None:
-            told.append(message.get("text") or f"closed {message['code']}")
+    def close(self, code: int, _reason: str) -> None:
+        """It is closed."""
+        self.told.append(f"closed {code}")
 
-        async def permitted() -> None:
-            """At once."""
-
-        async with asyncio.timeout(5):
-            await self.outbox.run(send, permitted)
-        return told
+    def abort(self) -> None:
+        """Nobody is cut here."""
+        raise AssertionError
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_a_frame_reaches_every_session_of_its_phone(hub: Hub) -> None:
         link.outbox.close(1012, "")
 
     assert [['"dial"', "closed 1012"], ['"dial"', "closed 1012"], ["closed 1012"]] == [
-        await link.told() for link in (old, new, other)
+        link.told for link in (old, new, other)
     ]
 
 
@@ -148,7 +148,7 @@ async def test_a_phone_is_told_the_last_word_before_it_is_closed(hub: Hub) -> No
     hub.receive(ClosePhone("p", CloseCode.UNBOUND, "unbound", frame("bye")))
     hub.receive(ClosePhone("q", CloseCode.UNBOUND, "unbound", NO_FRAME))
 
-    assert (["before", '"bye"', "closed 4503"], ["closed 4503"]) == (await told.told(), await untold.told())
+    assert (["before", '"bye"', "closed 4503"], ["closed 4503"]) == (told.told, untold.told)
 
 
 @pytest.mark.parametrize(("login_id", "closed"), [(None, ["a", "b", "none"]), ("a", ["a"]), ("z", [])])
@@ -172,7 +172,6 @@ async def test_the_node_knows_who_is_here(hub: Hub) -> None:
     hub.join_phone("p", claimed)
     hub.join_phone("q", unclaimed)
     hub.join_agent("ann", page)
-    full = hub.full
     hub.leave_phone("q", unclaimed)
     hub.join_agent("ann", second)
     known = hub.phones(), hub.agents(), len(hub.pages("ann"))
@@ -181,8 +180,19 @@ async def test_the_node_knows_who_is_here(hub: Hub) -> None:
     one_left = hub.agents()
     hub.leave_agent("ann", second)
 
-    assert (True, ([("p", claimed)], ["ann"], 2), ["ann"]) == (full, known, one_left)
-    assert ([], [], [], False) == (hub.phones(), hub.agents(), hub.pages("ann"), hub.full)
+    assert (([("p", claimed)], ["ann"], 2), ["ann"]) == (known, one_left)
+    assert ([], [], []) == (hub.phones(), hub.agents(), hub.pages("ann"))
+
+
+async def test_sockets_are_bounded_from_when_they_are_let_in(hub: Hub) -> None:
+    """Also those that have not said a word."""
+    for _ in range(3):
+        before = hub.full
+        hub.let_in()
+    after = hub.full
+    hub.let_go()
+
+    assert (False, True, False) == (before, after, hub.full)
 
 
 async def test_sessions_are_counted_by_how_they_were_closed(hub: Hub, metrics: Metrics) -> None:
@@ -211,11 +221,33 @@ async def test_a_lost_lease_closes_all_and_says_nothing_that_waited(hub: Hub) ->
     hub.join_phone("p", links[0])
     hub.join_phone("p", links[1])
     hub.join_agent("ann", links[2])
+    links[0].permitted = False
     links[0].deliver(b"dial")
 
     hub.lose_all()
+    links[0].permitted = True
+    hub.speak_again()
 
-    assert [["closed 1012"]] * 3 == [await link.told() for link in links]
+    assert [["closed 1012"]] * 3 == [link.told[:1] for link in links]
+    assert "dial" not in links[0].told
+
+
+async def test_what_waited_for_the_lease_is_said_when_it_is_held_again(hub: Hub) -> None:
+    """To phones and pages, each in its order, and before what is said later."""
+    phone, page = Link(1), Link()
+    hub.join_phone("p", phone)
+    hub.join_agent("ann", page)
+    phone.permitted = page.permitted = False
+    for link in (phone, page):
+        link.outbox.put(b"1")
+        link.outbox.put(b"2")
+    before = [*phone.told, *page.told]
+    phone.permitted = page.permitted = True
+    phone.outbox.put(b"3")
+
+    hub.speak_again()
+
+    assert ([], ["1", "2", "3"], ["1", "2"]) == (before, phone.told, page.told)
 
 
 async def test_draining_tells_everybody_to_come_back_and_closes_them(hub: Hub) -> None:
@@ -226,7 +258,7 @@ async def test_draining_tells_everybody_to_come_back_and_closes_them(hub: Hub) -
     phone.deliver(b"before")
 
     await hub.drain(0.1)
-    told = [await phone.told(), await page.told()]
+    told = [phone.told, page.told]
 
     assert (True, ["before", "closed 1012"], "closed 1012") == (hub.draining, [told[0][0], told[0][2]], told[1][1])
     assert Reconnect(after_ms=1000, reason="draining") == to_phone.decode(told[0][1]).message

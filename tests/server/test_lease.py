@@ -175,40 +175,49 @@ async def test_a_new_life_that_cannot_begin_now_begins_later(line: Proxy, databa
 
 
 async def test_a_process_that_was_stopped_holds_nothing_when_it_goes_on(database: Database, clock: Clock) -> None:
-    """SIGSTOP for longer than the lease: who is about to speak waits for the next renewal, not for one that is past."""
+    """SIGSTOP for longer than the lease: who has something to say is told when the next renewal succeeded, once."""
     lease = lease_of(database)
     await lease.take()
+    told: list[bool] = []
+    lease.on_held(lambda: told.append(lease.held()))
     await lease.renew()
+    before = list(told)
     clock.now += LENGTH + 1
     held = lease.held()
-    waiting = [asyncio.create_task(lease.renewed()) for _ in range(3)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    early = [task.done() for task in waiting]
     await lease.renew()
-    async with asyncio.timeout(20):
-        await asyncio.gather(*waiting)
+    await lease.renew()
 
-    assert (False, [False] * 3, True) == (held, early, lease.held())
+    assert ([], False, [True]) == (before, held, told)
 
 
 async def test_a_failed_renewal_lets_nobody_speak(remote: Database, line: Proxy, clock: Clock) -> None:
-    """Those who wait go on waiting until one succeeds."""
+    """Nobody is told until one succeeds."""
     lease = lease_of(remote)
     await lease.take()
+    told: list[bool] = []
+    lease.on_held(lambda: told.append(lease.held()))
     clock.now += LENGTH
-    waiting = asyncio.create_task(lease.renewed())
-    await asyncio.sleep(0)
     await line.cut()
     await lease.renew()
-    await asyncio.sleep(0)
-    early = waiting.done()
+    early = list(told)
     await line.open()
     await lease.renew()
-    async with asyncio.timeout(20):
-        await waiting
 
-    assert not early
+    assert ([], [True]) == (early, told)
+
+
+async def test_a_swept_lease_is_told_as_lost_before_it_is_held_again(database: Database, clock: Clock) -> None:
+    """So what waited under the old one is thrown away before anybody says what waits."""
+    lease = lease_of(database)
+    await lease.take()
+    told: list[str] = []
+    lease.on_lost(lambda: told.append("lost"))
+    lease.on_held(lambda: told.append("held"))
+    clock.now += LENGTH
+    await sweep(database, lease)
+    await lease.renew()
+
+    assert ["lost", "held"] == told
 
 
 async def test_a_lease_is_kept_by_itself(database: Database) -> None:
