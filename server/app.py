@@ -8,7 +8,6 @@ from typing import Literal
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -68,7 +67,7 @@ from server.webhooks import Reading, Webhooks
 from server.wheel import Wheel
 from server.worker import Worker
 from storage.database import Database, open_database
-from storage.live import Live, open_redis
+from storage.live import Live, RedisClient, open_redis
 from storage.tenant_keys import TenantKeys
 from storage.vault import Vault
 
@@ -100,6 +99,7 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
             hub = Hub(metrics, bound=config.max_sessions)
             relay.connect(hub)
             lease.on_lost(hub.lose_all)
+            lease.on_held(hub.speak_again)
             wheel = Wheel(tick=min(1.0, config.probe_after / 25))
             vault = Vault(master_keys(config))
             live = Live(redis, config.redis_prefix)
@@ -195,6 +195,7 @@ async def web_node(config: Config) -> AsyncIterator[Node]:
             ):
                 yield Node(app, hub, lease, endpoints)
                 await presences.flush()
+                await relay.carry()
             await lease.give_up()
 
 
@@ -241,6 +242,7 @@ async def worker_node(config: Config) -> AsyncIterator[Worker]:
                 metrics,
                 config,
             )
+            await relay.carry()
         await lease.give_up()
 
 
@@ -250,7 +252,7 @@ def _lease(database: Database, metrics: Metrics, config: Config, kind: Literal["
     )
 
 
-def _relay(redis: Redis, lease: Lease, metrics: Metrics, config: Config) -> Relay:
+def _relay(redis: RedisClient, lease: Lease, metrics: Metrics, config: Config) -> Relay:
     return Relay(
         redis,
         config.redis_prefix,
@@ -299,7 +301,7 @@ def _database(config: Config, size: int) -> AbstractAsyncContextManager[Database
 
 
 @asynccontextmanager
-async def _redis(config: Config) -> AsyncIterator[Redis]:
+async def _redis(config: Config) -> AsyncIterator[RedisClient]:
     redis = open_redis(config.redis_url)
     try:
         yield redis

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import secrets
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -9,9 +10,10 @@ from redis.exceptions import RedisError
 
 from protocol.errors import DialdeskError
 from server.config import Config
+from storage.bus import Bus
 from storage.database import open_database
 from storage.folder import open_folder
-from storage.live import open_redis
+from storage.live import DEADLINE, Live, RedisClient, look_at, open_redis
 from storage.migrate import MigrationError, pending
 from storage.objects import StoreError
 from storage.s3 import open_s3
@@ -69,10 +71,35 @@ async def _schema(config: Config) -> str:
 async def _redis(config: Config) -> str:
     redis = open_redis(config.redis_url)
     try:
-        told = await redis.info("server")
+        seen = await look_at(redis)
+        await _use(redis, config.redis_prefix)
     finally:
         await redis.aclose()
-    return f"{told.get('server_name', 'redis')} {told.get('valkey_version', told.get('redis_version'))}"
+    return seen
+
+
+async def _use(redis: RedisClient, prefix: str) -> None:
+    """Do once what nodes do: a user may be kept from keys, from commands, and from channels unless it is given some."""
+    problems: list[Exception] = []
+    heard = asyncio.Event()
+    bus = Bus(
+        redis,
+        msgspec.json.encode,
+        deadline=DEADLINE,
+        bound=1,
+        taken=lambda _: None,
+        lost=lambda _, problem: problems.append(problem),
+    )
+    channel = f"{prefix}node:check-{secrets.token_hex(8)}"
+    async with bus.listening(channel, lambda _: heard.set()):
+        bus.put(channel, "check")
+        await bus.flush()
+        if problems:
+            raise problems[0]
+        await heard.wait()
+    live = Live(redis, prefix)
+    await live.take_ticket(await live.put_ticket(b"", 1))
+    await live.count("check", 1)
 
 
 async def _recordings(config: Config) -> str:

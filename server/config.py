@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from storage.redis_url import RedisUrlError, read_redis_url
+
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 
@@ -203,11 +205,13 @@ def _inconsistencies(given: dict[str, Any]) -> list[str]:
         return given[name] if name in given else _DEFAULTS[name]
 
     problems = []
-    for name, schemes in (("database_url", {"postgres", "postgresql"}), ("redis_url", {"redis", "rediss", "unix"})):
-        if name in given and urlsplit(given[name]).scheme not in schemes:
-            problems.append(
-                f"{name.upper()} must begin with {' or '.join(f'{scheme}://' for scheme in sorted(schemes))}"
-            )
+    if "database_url" in given and urlsplit(given["database_url"]).scheme not in {"postgres", "postgresql"}:
+        problems.append("DATABASE_URL must begin with postgres:// or postgresql://")
+    try:
+        if "redis_url" in given:
+            read_redis_url(given["redis_url"])
+    except RedisUrlError as error:
+        problems.append(f"REDIS_URL {error}")
     if "secret_key" in given and len(given["secret_key"]) < 32:
         problems.append("SECRET_KEY has fewer than 32 characters")
     try:

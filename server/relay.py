@@ -2,27 +2,34 @@
 
 Redis only carries. A message that is lost comes again from PostgreSQL: commands by the node that holds the phone,
 events by the nodes' refill. So sending never waits and never fails; what cannot be carried is dropped and counted. All
-that is sent while one round trip is under way goes with the next one, one PUBLISH a node.
+that is sent while one round trip is under way goes with the next one, one message a node (`storage/bus.py`).
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from server.telemetry import Metrics
+from storage.bus import Bus, cause_of
 from storage.events import Emitted
 
 log = structlog.get_logger()
 
 NO_FRAME = msgspec.Raw(b"null")
 
-_PUBLISH_DEADLINE = 2.0
+_DEADLINE = 2.0
+"""Seconds that anything here waits for Redis."""
+
+_MALFORMED = (msgspec.DecodeError, RecursionError)
+
+Code = Annotated[int, msgspec.Meta(ge=1000, le=4999)]
+"""Why a WebSocket is closed (RFC 6455, 7.4.2)."""
 
 
 class ToPhone(msgspec.Struct, frozen=True, array_like=True, tag="p"):
@@ -44,7 +51,7 @@ class ClosePhone(msgspec.Struct, frozen=True, array_like=True, tag="cp"):
     """Close the session of a phone, after a last frame where there is one; with `epoch`, only an older session."""
 
     device_id: str
-    code: int
+    code: Code
     reason: str
     last: msgspec.Raw
     epoch: int | None = None
@@ -54,7 +61,7 @@ class CloseAgent(msgspec.Struct, frozen=True, array_like=True, tag="ca"):
     """Close the pages of an agent: all, or those of one login."""
 
     user_id: str
-    code: int
+    code: Code
     reason: str
     login_id: str | None = None
 
@@ -79,11 +86,11 @@ class Relay:
     """This node's end of the relay. `address` tells its boot id, which a lost lease changes."""
 
     OUTGOING_BOUND = 20_000
-    """Messages that may wait for Redis; more are dropped and counted, and rows bring them."""
+    """Messages that may wait for one server of Redis; more are dropped and counted, and rows bring them."""
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Redis | RedisCluster,
         prefix: str,
         address: Callable[[], str],
         metrics: Metrics,
@@ -91,17 +98,21 @@ class Relay:
         canary_every: float,
         deaf_after: float,
     ) -> None:
-        self._redis = redis
         self._prefix = prefix
         self._address = address
         self._metrics = metrics
         self._canary_every = canary_every
         self._deaf_after = deaf_after
-        self._outgoing: dict[str, list[Carried]] = {}
-        self._waiting = 0
-        self._wake = asyncio.Event()
-        self._encoder = msgspec.json.Encoder()
+        self._bus: Bus[Carried] = Bus(
+            redis,
+            msgspec.json.Encoder().encode,
+            deadline=_DEADLINE,
+            bound=self.OUTGOING_BOUND,
+            taken=metrics.relay_sent.inc,
+            lost=self._lost,
+        )
         self._decoder = msgspec.json.Decoder(list[Carried])
+        self._one_decoder = msgspec.json.Decoder(Carried)
         self._heard_at = 0.0
         self._receiver: Receiver | None = None
 
@@ -148,37 +159,26 @@ class Relay:
 
     async def publish(self) -> None:
         """Carry what is sent, for ever."""
-        while True:
-            await self._wake.wait()
-            await self.carry()
+        await self._bus.run()
 
     async def carry(self) -> None:
-        """Carry what waits now, in one round trip."""
-        self._wake.clear()
-        outgoing, self._outgoing, count, self._waiting = self._outgoing, {}, self._waiting, 0
+        """Carry what waits now, and return when it is carried or dropped: within a few seconds."""
         try:
-            async with asyncio.timeout(_PUBLISH_DEADLINE):
-                pipeline = self._redis.pipeline(transaction=False)
-                for node, messages in outgoing.items():
-                    pipeline.publish(self._channel(node), self._encoder.encode(messages))
-                await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            self._metrics.relay_dropped.inc(count)
-            log.warning("relay dropped messages", count=count, error=repr(error))
-            _heed_cancellation()
-        else:
-            self._metrics.relay_sent.inc(count)
+            async with asyncio.timeout(2 * _DEADLINE):
+                await self._bus.flush()
+        except TimeoutError:
+            log.warning("relay carried not all", waiting=self._bus.waiting)
 
     async def subscribe(self, after_gap: Callable[[], None]) -> None:
         """Hear what is sent to this node, for ever; calls `after_gap` whenever something may have been missed."""
         while True:
             try:
                 await self._hear(after_gap)
-            except (RedisError, OSError, TimeoutError) as error:
-                log.warning("relay subscription lost", error=repr(error))
-                _heed_cancellation()
+            except (RedisError, OSError) as error:
+                log.warning("relay subscription lost", error=cause_of(error))
             if not self.hears():
                 self._metrics.relay_deaf.inc()
+                self._bus.doubt()  # the canary was sent somewhere else than where this listened
             await asyncio.sleep(min(self._canary_every, 1.0))
 
     async def sing(self) -> None:
@@ -190,30 +190,36 @@ class Relay:
     async def _hear(self, after_gap: Callable[[], None]) -> None:
         """One subscription: ends when it goes deaf or this node's address changes."""
         address = self._address()
-        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            async with asyncio.timeout(_PUBLISH_DEADLINE):
-                await pubsub.subscribe(self._channel(address))
-                await pubsub.get_message(timeout=None)  # the confirmation: what is sent from now on is heard
+        async with self._bus.listening(self._channel(address), self._receive) as line:
             self._heard_at = time.monotonic()
             after_gap()
             while self._address() == address and self.hears():
-                message = await pubsub.get_message(timeout=self._canary_every)
-                if message is not None:
-                    self._receive(message["data"])
+                await line.wait(self._canary_every)
 
     def _receive(self, batch: bytes) -> None:
-        try:
-            messages = self._decoder.decode(batch)
-        except msgspec.DecodeError as error:  # of a node of another version, or of nobody: rows bring what it meant
-            self._metrics.relay_dropped.inc()
-            log.warning("relay does not understand", error=repr(error))
-            return
-        for carried in messages:
+        for carried in self._understood(batch):
             if isinstance(carried, Canary):
                 self._heard_at = time.monotonic()
                 self._metrics.relay_seconds.observe(self._heard_at - carried.sent)
             elif self._receiver is not None:
                 self._receiver.receive(carried)
+
+    def _understood(self, batch: bytes) -> list[Carried]:
+        """The messages of a batch. What a node of another version says, or a stranger, is dropped; rows bring it."""
+        try:
+            return self._decoder.decode(batch)
+        except _MALFORMED as error:
+            log.warning("relay does not understand", error=repr(error))
+        understood = []
+        try:
+            for message in msgspec.json.decode(batch, type=list[msgspec.Raw]):
+                try:
+                    understood.append(self._one_decoder.decode(message))
+                except _MALFORMED:
+                    self._metrics.relay_dropped.inc()
+        except _MALFORMED:
+            self._metrics.relay_dropped.inc()
+        return understood
 
     def _send(self, node: str, carried: ToPhone | ToAgent | ClosePhone | CloseAgent) -> None:
         if node == self._address() and self._receiver is not None:
@@ -222,19 +228,12 @@ class Relay:
             self._send_remote(node, carried)
 
     def _send_remote(self, node: str, carried: Carried) -> None:
-        if self._waiting >= self.OUTGOING_BOUND:
+        if not self._bus.put(self._channel(node), carried):
             self._metrics.relay_dropped.inc()
-            return
-        self._outgoing.setdefault(node, []).append(carried)
-        self._waiting += 1
-        self._wake.set()
+
+    def _lost(self, count: int, error: Exception) -> None:
+        self._metrics.relay_dropped.inc(count)
+        log.warning("relay dropped messages", count=count, error=cause_of(error))
 
     def _channel(self, node: str) -> str:
         return f"{self._prefix}node:{node}"
-
-
-def _heed_cancellation() -> None:
-    """End the task if somebody asked it to: the client may have turned that into an error of its own."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

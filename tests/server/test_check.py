@@ -1,17 +1,57 @@
-"""`dialdesk check`: whether recordings can be kept where they are to be kept."""
+"""`dialdesk check`: whether Redis lets do what nodes do, and recordings can be kept where they are to be kept."""
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio import Redis
 
 from server.check import Finding, check
 from server.config import Config
 from tests.conftest import Bucket
 
+RIGHTS = (
+    "+ping +select +client|setinfo +info +publish +subscribe +set +getdel +incrby +pttl +multi +exec"
+    # as docs/configuration.md tells
+)
 
-async def finding(config: Config) -> Finding:
-    """What is said of recordings."""
-    [found] = [found async for found in check(config) if found.subject == "recordings"]
+
+async def finding(config: Config, subject: str = "recordings") -> Finding:
+    """What is said of one."""
+    [found] = [found async for found in check(config) if found.subject == subject]
     return found
+
+
+@pytest.mark.parametrize(
+    ("rights", "missing"),
+    [
+        (RIGHTS, ""),
+        (f"{RIGHTS} resetchannels", "channel"),
+        (f"{RIGHTS} -subscribe", "'subscribe'"),
+        (f"{RIGHTS} -getdel", "'getdel'"),
+        (f"{RIGHTS} -incrby", "'incrby'"),
+        (f"{RIGHTS} resetkeys", "key"),
+    ],
+)
+async def test_a_user_of_redis_that_may_not_do_what_nodes_do(
+    configure: Callable[..., Config], redis: Redis, neighbours: Any, rights: str, missing: str
+) -> None:
+    """Is told what is kept from it; it needs no more rights than those that the documentation names."""
+    name = f"u{secrets.token_hex(4)}"
+    prefix = configure().redis_prefix
+    words = ("on", "nopass", f"~{prefix}*", f"&{prefix}*", *rights.split())
+    await redis.execute_command("ACL", "SETUSER", name, *words)  # type: ignore[no-untyped-call]
+    try:
+        at = urlsplit(neighbours.redis_url)
+        found = await finding(configure(redis_url=f"redis://{name}@{at.hostname}:{at.port}/0"), "Redis")
+    finally:
+        await redis.acl_deluser(name)
+
+    assert (not missing) == found.well
+    assert missing in found.seen
 
 
 async def test_recordings_that_are_off(config: Config) -> None:

@@ -42,6 +42,12 @@ BUCKET = {
 }
 
 
+def test_a_wrong_redis_url_is_told_with_its_cure() -> None:
+    """The forms for Sentinel and a Cluster are judged as the others are, before anything is opened."""
+    with pytest.raises(ConfigError, match="REDIS_URL must name the service that the Sentinels watch"):
+        read_config({**GIVEN, "REDIS_URL": "redis+sentinel://:not-a-secret@h"})
+
+
 def test_secrets_do_not_print() -> None:
     """Neither the configuration nor a secret of it shows what it is when it is printed."""
     assert "not-a-secret" not in repr(read_config({**GIVEN, **BUCKET}))

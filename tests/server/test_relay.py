@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from structlog.testing import capture_logs
 
 import server.relay
 from server.relay import NO_FRAME, CloseAgent, ClosePhone, Relay, ToAgent, ToPhone
@@ -88,7 +90,7 @@ class Node:
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine drops no message."""
-    monkeypatch.setattr(server.relay, "_PUBLISH_DEADLINE", DEADLINE)
+    monkeypatch.setattr(server.relay, "_DEADLINE", DEADLINE)
 
 
 @pytest.fixture
@@ -203,6 +205,20 @@ async def test_no_more_waits_than_the_bound(redis: Redis, prefix: str, monkeypat
     assert (2, 3) == (dropped, metrics.registry.get_sample_value("dialdesk_relay_sent_total"))
 
 
+async def test_the_log_tells_why_redis_refuses(neighbours: Any, prefix: str) -> None:
+    """In its own words."""
+    at = urlsplit(neighbours.redis_url)
+    async with open_redis(f"redis://:wrong@{at.hostname}:{at.port}/0") as redis:
+        relay = Relay(redis, prefix, lambda: "a", Metrics(), canary_every=1, deaf_after=5)
+        relay.to_phone("b", "p", FRAME)
+        with capture_logs() as logs:
+            await relay.carry()
+
+    [(event, error)] = [(entry["event"], entry["error"]) for entry in logs]
+    assert "relay dropped messages" == event
+    assert "WRONGPASS" in error
+
+
 async def test_nothing_waits_for_a_redis_that_is_down(servers: Servers, prefix: str) -> None:
     """Sending returns at once, the loss is counted, the node knows that it is deaf. When Redis is back, so is the
     relay, and it says that something may have been missed."""
@@ -269,13 +285,24 @@ async def test_a_line_that_swallows_everything_is_noticed(neighbours: Any, prefi
 async def test_garbage_on_the_channel_harms_nobody(redis: Redis, pair: tuple[Node, Node], prefix: str) -> None:
     """What a node of another version or a stranger publishes is dropped and counted; what comes after it is heard."""
     a, b = pair
-    for payload in (b"", b"\xff", b"{}", b"[1]", b'[["of tomorrow", 1]]', b'[["p", "p"]]', b"null"):
+    deep = b'[["p", "p", ' + b"[" * 5000 + b"]" * 5000 + b"]]"
+    code = b'[["cp", "p", 70000, "", null]]'
+    for payload in (b"", b"\xff", b"{}", b"[1]", b'[["of tomorrow", 1]]', b'[["p", "p"]]', b"null", deep, code):
         await redis.publish(f"{prefix}node:b", payload)
 
     a.relay.to_phone("b", "p", FRAME)
     await until(lambda: bool(b.ear.heard))
 
-    assert ([FRAME], 7) == (b.heard(), b.count("dropped"))
+    assert ([FRAME], 9) == (b.heard(), b.count("dropped"))
+
+
+async def test_what_is_not_understood_takes_nothing_with_it(redis: Redis, pair: tuple[Node, Node], prefix: str) -> None:
+    """Of a batch of a node of another version, the messages that this one knows are heard, the others counted."""
+    _, b = pair
+    await redis.publish(f"{prefix}node:b", b'[["of tomorrow", 1], ["p", "p", %b], ["of tomorrow", 2]]' % FRAME)
+    await until(lambda: bool(b.ear.heard))
+
+    assert ([FRAME], 2) == (b.heard(), b.count("dropped"))
 
 
 async def test_a_node_that_changes_its_address_hears_under_the_new_one(pair: tuple[Node, Node]) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from protocol.errors import DialdeskError
 from storage.live import Live, open_redis
+from tests.waiting import DEADLINE
 
 
 @pytest.fixture
@@ -107,6 +109,17 @@ async def test_rate_counts_uses_at_once(live: Live) -> None:
     """Uses at the same time are counted each."""
     answers = await asyncio.gather(*(live.allow("door", 5, 60) for _ in range(20)))
 
+    assert 5 == answers.count(None)
+
+
+async def test_a_crowd_waits_its_turn(neighbours: Any, prefix: str) -> None:
+    """More uses at once than the client has connections are neither refused nor left uncounted."""
+    async with open_redis(neighbours.redis_url) as client:
+        live = Live(client, prefix, deadline=DEADLINE)
+        tickets = await asyncio.gather(*(live.take_ticket("ddt_x") for _ in range(150)))
+        answers = await asyncio.gather(*(live.allow("door", 5, 60) for _ in range(150)))
+
+    assert {None} == set(tickets)
     assert 5 == answers.count(None)
 
 
