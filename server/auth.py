@@ -9,7 +9,7 @@ refreshes one at a time (pages of one browser under a lock), and signs in again 
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from protocol.errors import CloseCode, DialdeskError
 from protocol.messages import Id
 from protocol.timestamps import rfc3339
+from server.batch import Batch
 from server.config import Config
 from server.http import Answer, Body, Done, RequestInfo
 from server.identity import Identity
@@ -26,7 +27,7 @@ from server.tokens import AccessTokens, Claims, digest, is_api_key, new_token
 from storage import accounts, audit, credentials
 from storage.accounts import Tenant, User
 from storage.audit import Actor
-from storage.credentials import Attempt, EndedLogin
+from storage.credentials import Attempt, EndedLogin, LoginStanding, PhoneStanding
 from storage.database import Connection, Database
 from storage.live import Live
 
@@ -125,6 +126,8 @@ class Auth:
         self._passwords = passwords
         self._config = config
         self._access_tokens = AccessTokens(config.secret_key, config.access_token_ttl)
+        self._phones = Batch(self._find_phones)
+        self._logins = Batch(self._find_logins, at_once=2)
 
     async def authenticate(self, headers: Mapping[str, str]) -> Identity:
         """Return who asks over HTTP: by access token, API key, or device token with X-Device-Id.
@@ -135,16 +138,13 @@ class Auth:
         if token is None:
             raise DialdeskError("UNAUTHENTICATED")
         if token.startswith("ddp_"):
-            async with self._database.connection() as connection:
-                return await _by_device_token(connection, digest(token), headers.get("x-device-id", ""))
+            return await self._by_device_token(digest(token), headers.get("x-device-id", ""))
         if token.startswith("ddk_"):
             if not is_api_key(token):
                 raise DialdeskError("UNAUTHENTICATED")
             async with self._database.connection() as connection:
                 return await _by_api_key(connection, digest(token))
-        claims = self._access_tokens.read(token)
-        async with self._database.connection() as connection:
-            return await _by_login(connection, claims)
+        return await self._by_login(self._access_tokens.read(token))
 
     async def authenticate_socket(
         self, headers: Mapping[str, str], query: Mapping[str, str], kind: Literal["phone", "agent"]
@@ -169,8 +169,7 @@ class Auth:
 
     async def refreshed(self, identity: Identity) -> Identity:
         """Return who holds an agent's socket, with the rights of this moment; raises what `authenticate` does."""
-        async with self._database.connection() as connection:
-            return await _by_login(connection, _claims_of(identity))
+        return await self._by_login(_claims_of(identity))
 
     async def login(self, body: LoginRequest, request: RequestInfo) -> SignedIn:
         """Sign in with user name and password.
@@ -371,14 +370,42 @@ class Auth:
         value = await self._live.take_ticket(ticket)
         if value is None:
             raise DialdeskError("UNAUTHENTICATED")
-        async with self._database.connection() as connection:
-            match msgspec.json.decode(value, type=Claims | PhoneClaims):
-                case Claims() as claims:
-                    return await _by_login(connection, claims)
-                case PhoneClaims(token_hash):
-                    return await _by_device_token(connection, token_hash, None)
-                case unknown:
-                    assert_never(unknown)
+        match msgspec.json.decode(value, type=Claims | PhoneClaims):
+            case Claims() as claims:
+                return await self._by_login(claims)
+            case PhoneClaims(token_hash):
+                return await self._by_device_token(token_hash, None)
+            case unknown:
+                assert_never(unknown)
+
+    async def _by_login(self, claims: Claims) -> Identity:
+        """Whoever asks in the same moment is read in the same query; nothing is remembered from one to the next."""
+        return _identity(await self._logins.ask(claims), claims)
+
+    async def _find_logins(self, asked: Sequence[Claims]) -> list[LoginStanding | None]:
+        async with self._database.by_key() as connection:
+            return await credentials.find_logins(connection, [(claims.login_id, claims.user_id) for claims in asked])
+
+    async def _by_device_token(self, token_hash: bytes, device_id: str | None) -> Identity:
+        """A ticket (`device_id` None) was given to a phone that had named itself. Phones come back by the thousand when
+        a node dies: one query reads all that ask at a time, or they would keep everybody else from the pool."""
+        phone = await self._phones.ask(token_hash)
+        if phone is None:
+            raise DialdeskError("DEVICE_UNBOUND")
+        if device_id is not None and device_id not in {phone.hardware_id, phone.id}:
+            raise DialdeskError("UNAUTHENTICATED")
+        if phone.disabled:
+            raise DialdeskError("ACCOUNT_DISABLED")
+        if phone.suspended:
+            raise DialdeskError("TENANT_SUSPENDED")
+        return Identity(
+            kind="phone", id=phone.id, tenant_id=phone.tenant_id, user_id=phone.user_id, token_hash=token_hash
+        )
+
+    async def _find_phones(self, token_hashes: Sequence[bytes]) -> list[PhoneStanding | None]:
+        async with self._database.by_key() as connection:
+            found = await credentials.find_phones(connection, token_hashes)
+        return [found.get(token_hash) for token_hash in token_hashes]
 
 
 def actor_of(identity: Identity, request: RequestInfo) -> Actor:
@@ -395,7 +422,11 @@ def close_pages(relay: Relay, ended: Iterable[EndedLogin], reason: str) -> None:
 
 
 async def _by_login(connection: Connection, claims: Claims) -> Identity:
-    login = await credentials.find_login(connection, claims.login_id, claims.user_id)
+    (login,) = await credentials.find_logins(connection, [(claims.login_id, claims.user_id)])
+    return _identity(login, claims)
+
+
+def _identity(login: LoginStanding | None, claims: Claims) -> Identity:
     if login is None:
         raise DialdeskError("UNAUTHENTICATED")
     if login.disabled:
@@ -425,20 +456,6 @@ async def _by_api_key(connection: Connection, key_hash: bytes) -> Identity:
     if key.suspended:
         raise DialdeskError("TENANT_SUSPENDED")
     return Identity(kind="api_key", id=key.id, tenant_id=key.tenant_id, reach="tenant", permissions=key.scopes)
-
-
-async def _by_device_token(connection: Connection, token_hash: bytes, device_id: str | None) -> Identity:
-    """A ticket (`device_id` None) was given to a phone that had named itself."""
-    phone = await credentials.find_phone(connection, token_hash)
-    if phone is None:
-        raise DialdeskError("DEVICE_UNBOUND")
-    if device_id is not None and device_id not in {phone.hardware_id, phone.id}:
-        raise DialdeskError("UNAUTHENTICATED")
-    if phone.disabled:
-        raise DialdeskError("ACCOUNT_DISABLED")
-    if phone.suspended:
-        raise DialdeskError("TENANT_SUSPENDED")
-    return Identity(kind="phone", id=phone.id, tenant_id=phone.tenant_id, user_id=phone.user_id, token_hash=token_hash)
 
 
 async def _user(connection: Connection, identity: Identity) -> User:

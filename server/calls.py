@@ -24,12 +24,8 @@ from protocol.call import (
 from protocol.errors import DialdeskError
 from protocol.identifiers import new_call_id
 from protocol.messages import (
-    CallConnected,
-    CallDialing,
     CallEnd,
     CallEnded,
-    CallProgress,
-    CallRinging,
     CallStatus,
     CancelDial,
     Dial,
@@ -40,9 +36,11 @@ from protocol.messages import (
     encode_raw,
     new_message_id,
 )
-from protocol.phone_number import dialable, mask, normalize
+from protocol.phone_number import dialable, normalize
 from protocol.timestamps import epoch_ms
 from server import limits, routing
+from server.call_events import ended, telling
+from server.call_rows import CallRows
 from server.config import Config
 from server.http import Answer, Body
 from server.identity import Identity
@@ -50,8 +48,18 @@ from server.line_dial import LineOrder, commit_to_line
 from server.relay import Relay
 from server.reports import AppEnd, AppStatus, EndBatch, ReportResult, ReportsAnswer, StatusBatch, event_of, said
 from server.telemetry import Metrics
-from storage import calls, do_not_call
-from storage.calls import DialContext, Explanation, NewCall, NewCloudCall, Source, StoredCall
+from storage import calls
+from storage.calls import (
+    Change,
+    DialContext,
+    Explanation,
+    NewCall,
+    NewCloudCall,
+    NewDial,
+    Source,
+    StoredCall,
+    Wanted,
+)
 from storage.database import Connection, Database, Duplicate
 from storage.events import Emitted
 from storage.idempotency import Once
@@ -129,6 +137,7 @@ class Calls:
         self._metrics = metrics
         self._config = config
         self._orders: Orders | None = None
+        self._rows = CallRows(database)
 
     def connect(self, orders: "Orders") -> None:
         """Give what is committed to lines to whoever writes orders to providers."""
@@ -189,16 +198,15 @@ class Calls:
         if message_id is None:  # an app of the seed's form: what it says is its id, so a repeat is still a repeat
             message_id = f"said_{hashlib.sha256(report.type.encode() + said).hexdigest()[:32]}"
         for _ in range(_RACES):
-            async with self._database.connection() as connection:
-                call = await calls.read(connection, tenant_id, report.call_id, message_id)
-                if call is None or call.device_id != device_id:
-                    raise DialdeskError("NOT_FOUND", what="call")
-                if call.seen:
-                    self._metrics.reports.labels("repeated").inc()
-                    return
-                why = Explanation(source="phone", kind=report.type, effect="none", data=said, message_id=message_id)
-                if await self._settle(connection, call, event_of(report, call.now), why):
-                    return
+            call = await self._rows.read(tenant_id, report.call_id, message_id)
+            if call is None or call.device_id != device_id:
+                raise DialdeskError("NOT_FOUND", what="call")
+            if call.seen:
+                self._metrics.reports.labels("repeated").inc()
+                return
+            why = Explanation(source="phone", kind=report.type, effect="none", data=said, message_id=message_id)
+            if await self._settle(call, event_of(report, call.now), why):
+                return
         raise DialdeskError("CALL_CHANGED")
 
     async def hear(
@@ -218,20 +226,19 @@ class Calls:
         Raises NOT_FOUND, UNAVAILABLE, CALL_CHANGED.
         """
         for _ in range(_RACES):
-            async with self._database.connection() as connection:
-                call = await calls.read(connection, tenant_id, call_id, once)
-                if call is None:
-                    raise DialdeskError("NOT_FOUND", what="call")
-                if call.seen:
-                    self._metrics.reports.labels("repeated").inc()
-                    return
-                if attempt is not None and attempt != call.attempt:
-                    log.info("overtaken", call_id=call_id, attempt=attempt, said=kind)
-                    self._metrics.reports.labels("overtaken").inc()
-                    return
-                why = Explanation(source="provider", kind=kind, effect="none", data=said, message_id=once)
-                if await self._settle(connection, call, event, why):
-                    return
+            call = await self._rows.read(tenant_id, call_id, once)
+            if call is None:
+                raise DialdeskError("NOT_FOUND", what="call")
+            if call.seen:
+                self._metrics.reports.labels("repeated").inc()
+                return
+            if attempt is not None and attempt != call.attempt:
+                log.info("overtaken", call_id=call_id, attempt=attempt, said=kind)
+                self._metrics.reports.labels("overtaken").inc()
+                return
+            why = Explanation(source="provider", kind=kind, effect="none", data=said, message_id=once)
+            if await self._settle(call, event, why):
+                return
         raise DialdeskError("CALL_CHANGED")
 
     async def report_status(self, identity: Identity, body: StatusBatch | AppStatus) -> ReportsAnswer:
@@ -246,32 +253,29 @@ class Calls:
 
     async def ack(self, device_id: str, command_id: str) -> None:
         """A phone has a command on its disk."""
-        async with self._database.connection() as connection:
-            await calls.ack(connection, command_id, device_id)
+        await self._rows.ack(command_id, device_id)
 
     # --- found by the server ------------------------------------------------------------------------------------------
 
     async def reap(self, tenant_id: str, call_id: str) -> None:
         """Close a call that has stood still for too long: its outcome is unknown until a late truth corrects it."""
         for _ in range(_RACES):
-            async with self._database.connection() as connection:
-                call = await calls.read(connection, tenant_id, call_id)
-                if call is None or call.reap_at is None or call.reap_at > call.now:
-                    return
-                expired = call.state.status is Status.PENDING and call.never_given
-                cause = HangupCause.EXPIRED if expired else HangupCause.LOST
-                if await self._close(connection, call, cause, "reaper", f"{call.state.status} for too long"):
-                    return
+            call = await self._rows.read(tenant_id, call_id)
+            if call is None or call.reap_at is None or call.reap_at > call.now:
+                return
+            expired = call.state.status is Status.PENDING and call.never_given
+            cause = HangupCause.EXPIRED if expired else HangupCause.LOST
+            if await self._close(call, cause, "reaper", f"{call.state.status} for too long"):
+                return
 
     async def disown(self, tenant_id: str, call_id: str) -> None:
         """Close a call that its phone, back after a long absence, does not know of any more."""
         for _ in range(_RACES):
-            async with self._database.connection() as connection:
-                call = await calls.read(connection, tenant_id, call_id)
-                if call is None or call.state.status is Status.ENDED:
-                    return
-                if await self._close(connection, call, HangupCause.LOST, "reaper", "the phone does not know the call"):
-                    return
+            call = await self._rows.read(tenant_id, call_id)
+            if call is None or call.state.status is Status.ENDED:
+                return
+            if await self._close(call, HangupCause.LOST, "reaper", "the phone does not know the call"):
+                return
 
     async def doubt(self, tenant_id: str, call_id: str) -> None:
         """A phone is back after a long absence and does not name this call: unless it says more of it soon, or the call
@@ -291,7 +295,7 @@ class Calls:
             call = await calls.read(connection, tenant_id, call_id)
             assert call is not None
             state, why, tell = self._lost(call, HangupCause.LOST, "server", reason)
-            event = await calls.change(connection, call, state, None, why, tell)
+            event = await calls.change(connection, Change(call, state, None, why, tell))
             assert event is not None
             emitted.append(event)
         return emitted
@@ -300,62 +304,63 @@ class Calls:
 
     async def _dial(self, identity: Identity, request: DialRequest, once: Once) -> DialAnswer:
         user_id = agent_of(identity, request)
-        async with self._database.connection() as connection:
-            agent = await calls.context(connection, identity.calls, user_id)
-            if agent is None:
-                raise DialdeskError("NOT_FOUND", what="agent")
-            if agent.disabled:
-                raise DialdeskError("ACCOUNT_DISABLED")
-            number, name = await customer_of(connection, identity.tenant_id, request, agent.region)
-            limits.decide(agent, listed=await do_not_call.is_listed(connection, identity.tenant_id, number))
-            if (request.call_method or agent.call_method) == "cloud":
-                return await self._dial_cloud(connection, identity, agent, request, number, name, once)
-            phone = routing.choose(agent.phones, asked=request.device_id, default=agent.default_device_id)
+        agent = await self._rows.context(Wanted(identity.calls, user_id, once))
+        if agent is None:
+            raise DialdeskError("NOT_FOUND", what="agent")
+        if agent.answered:
+            raise Duplicate("idempotency_key_once")
+        if agent.disabled:
+            raise DialdeskError("ACCOUNT_DISABLED")
+        number, name = await self._customer(identity, request, agent.region)
+        limits.decide(agent, listed=await self._rows.is_listed(identity.tenant_id, number))
+        if (request.call_method or agent.call_method) == "cloud":
+            return await self._dial_cloud(identity, agent, request, number, name, once)
+        phone = routing.choose(agent.phones, asked=request.device_id, default=agent.default_device_id)
 
-            answer = DialAnswer(call_id=new_call_id())
-            command_id = new_message_id()
-            expiry = self._config.dial_expiry if phone.capabilities.auto_dial else self._config.dial_expiry_tapped
-            expires_at = agent.now + timedelta(seconds=expiry)
-            record = agent.recording_enabled and phone.capabilities.recording and self._config.recordings != "off"
-            command = encode_data(
-                DialCommand(
-                    call_id=answer.call_id,
-                    customer_phone=dialable(number, agent.region),
-                    customer_name=name,
-                    customer_id=request.customer_id,
-                    order_id=request.order_id,
-                    expires_at=epoch_ms(expires_at),
-                    record=record,
-                    consent_notice=(agent.recording_notice or None) if record else None,
-                )
-            )
-            call = NewCall(
-                id=answer.call_id,
-                tenant_id=identity.tenant_id,
-                user_id=user_id,
-                team_id=agent.team_id,
-                created_by=identity.id,
-                source=_source_of(identity),
-                device_id=phone.id,
-                customer_phone=number,
-                customer_id=request.customer_id,
+        answer = DialAnswer(call_id=new_call_id())
+        command_id = new_message_id()
+        expiry = self._config.dial_expiry if phone.capabilities.auto_dial else self._config.dial_expiry_tapped
+        expires_at = agent.now + timedelta(seconds=expiry)
+        record = agent.recording_enabled and phone.capabilities.recording and self._config.recordings != "off"
+        command = encode_data(
+            DialCommand(
+                call_id=answer.call_id,
+                customer_phone=dialable(number, agent.region),
                 customer_name=name,
+                customer_id=request.customer_id,
                 order_id=request.order_id,
-                external_id=request.external_id,
-                custom_data=_bounded(request.custom_data),
-                record=agent.recording_enabled,
-                command_id=command_id,
-                command=command,
-                expires_at=expires_at,
-                reap_after_expiry=self._config.reap_unreported,
-                resend_after=self._config.resend_after,
+                expires_at=epoch_ms(expires_at),
+                record=record,
+                consent_notice=(agent.recording_notice or None) if record else None,
             )
-            try:
-                dialled = await calls.dial(connection, call, once, answer)
-            except Duplicate as duplicate:
-                if duplicate.constraint == "call_live_device":
-                    raise DialdeskError("DEVICE_BUSY") from duplicate
-                raise
+        )
+        call = NewCall(
+            id=answer.call_id,
+            tenant_id=identity.tenant_id,
+            user_id=user_id,
+            team_id=agent.team_id,
+            created_by=identity.id,
+            source=_source_of(identity),
+            device_id=phone.id,
+            customer_phone=number,
+            customer_id=request.customer_id,
+            customer_name=name,
+            order_id=request.order_id,
+            external_id=request.external_id,
+            custom_data=_bounded(request.custom_data),
+            record=agent.recording_enabled,
+            command_id=command_id,
+            command=command,
+            expires_at=expires_at,
+            reap_after_expiry=self._config.reap_unreported,
+            resend_after=self._config.resend_after,
+        )
+        try:
+            dialled = await self._rows.dial(NewDial(call, once, answer))
+        except Duplicate as duplicate:
+            if duplicate.constraint == "call_live_device":
+                raise DialdeskError("DEVICE_BUSY") from duplicate
+            raise
         if dialled.refused is not None:
             raise DialdeskError(dialled.refused)
         log.info("dial", call_id=call.id, device_id=phone.id, user_id=user_id)
@@ -364,7 +369,6 @@ class Calls:
 
     async def _dial_cloud(
         self,
-        connection: Connection,
         identity: Identity,
         agent: DialContext,
         request: DialRequest,
@@ -396,11 +400,18 @@ class Calls:
             case_type=request.case_type,
             tags=request.tags,
         )
-        order = await commit_to_line(connection, call, request.line_id, agent.default_line_id, once, answer)
+        async with self._database.connection() as connection:
+            order = await commit_to_line(connection, call, request.line_id, agent.default_line_id, once, answer)
         log.info("dial", call_id=call.id, line_id=order.line_id, user_id=user_id)
         assert self._orders is not None
         self._orders.start(order)
         return answer
+
+    async def _customer(self, identity: Identity, request: DialRequest, region: str) -> tuple[str, str | None]:
+        if request.customer_phone:
+            return normalize(request.customer_phone, region), request.customer_name
+        async with self._database.connection() as connection:
+            return await customer_of(connection, identity.tenant_id, request, region)
 
     async def _hang_up(self, identity: Identity, call_id: str) -> None:
         async with self._database.connection() as connection:
@@ -446,14 +457,14 @@ class Calls:
             )
         return ReportResult(call_id=report.call_id, message_id=report.message_id, accepted=True)
 
-    async def _settle(self, connection: Connection, call: StoredCall, event: Progress | End, why: Explanation) -> bool:
+    async def _settle(self, call: StoredCall, event: Progress | End, why: Explanation) -> bool:
         """Advance the call by one event; False where somebody else moved it first, and it must be judged again."""
         match _advanced(call, event):
             case Moved(state, enriched):
                 why = msgspec.structs.replace(why, effect="enriched" if enriched else "moved")
-                tell = _telling(call, state, event, why.source, enriched=enriched)
+                tell = telling(call, state, event, why.source, enriched=enriched)
                 try:
-                    emitted = await calls.change(connection, call, state, self._reap_at(call, state), why, tell)
+                    emitted = await self._rows.change(Change(call, state, self._reap_at(call, state), why, tell))
                 except Duplicate:
                     return False  # a twin of this report was committed a moment ago: judged again, it will be seen
                 if emitted is None:
@@ -462,18 +473,20 @@ class Calls:
                 if state.status is Status.ENDED and not enriched:
                     self._metrics.calls_ended.labels(str(state.outcome), str(state.closed_by)).inc()
             case AlreadyThere():
-                await calls.note(connection, call, why)
+                await self._note(call, why)
             case Illegal():
                 why = msgspec.structs.replace(why, effect="illegal")
-                await calls.note(connection, call, why)
+                await self._note(call, why)
         self._metrics.reports.labels(why.effect).inc()
         return True
 
-    async def _close(
-        self, connection: Connection, call: StoredCall, cause: HangupCause, source: Source, reason: str
-    ) -> bool:
+    async def _note(self, call: StoredCall, why: Explanation) -> None:
+        async with self._database.connection() as connection:
+            await calls.note(connection, call, why)
+
+    async def _close(self, call: StoredCall, cause: HangupCause, source: Source, reason: str) -> bool:
         state, why, tell = self._lost(call, cause, source, reason)
-        emitted = await calls.change(connection, call, state, None, why, tell)
+        emitted = await self._rows.change(Change(call, state, None, why, tell))
         if emitted is None:
             return False
         log.info("call closed", call_id=call.id, cause=cause, reason=reason)
@@ -496,7 +509,7 @@ class Calls:
         assert isinstance(moved, Moved)
         said = msgspec.json.encode({"cause": cause, "reason": reason})
         why = Explanation(source=source, kind="CLOSED", effect="moved", data=said)
-        return moved.state, why, _ended(call, moved.state, enriched=False)
+        return moved.state, why, ended(call, moved.state, enriched=False)
 
     def _reap_at(self, call: StoredCall, state: CallState) -> datetime | None:
         """When the call has stood still for too long. A phone that cannot see an answer says `calling` for as long as
@@ -545,51 +558,6 @@ def _advanced(call: StoredCall, event: Progress | End) -> Moved | AlreadyThere |
         known = call.state
         event = msgspec.structs.replace(event, has_recording=known.has_recording, recording_size=known.recording_size)
     return advance(call.state, event, call.now)
-
-
-_PROGRESS: dict[Status, type[CallProgress]] = {
-    Status.CALLING: CallDialing,
-    Status.RINGING: CallRinging,
-    Status.CONNECTED: CallConnected,
-}
-
-
-def _telling(
-    call: StoredCall, state: CallState, event: Progress | End, source: Source, *, enriched: bool
-) -> CallProgress | CallEnded:
-    if state.status is Status.ENDED:
-        return _ended(call, state, enriched=enriched)
-    return _PROGRESS[state.status](**_about(call), evidence=event.evidence, source=source)
-
-
-def _ended(call: StoredCall, state: CallState, *, enriched: bool) -> CallEnded:
-    assert state.outcome is not None
-    assert state.hangup_cause is not None
-    return CallEnded(
-        **_about(call),
-        status=state.outcome,
-        hangup_cause=state.hangup_cause,
-        closed_by=str(state.closed_by),
-        evidence=state.evidence or Evidence.SERVER,
-        duration=state.duration,
-        has_recording=state.has_recording,
-        enriched=enriched,
-    )
-
-
-def _about(call: StoredCall) -> dict[str, Any]:
-    """What every event of the call says."""
-    return {
-        "call_id": call.id,
-        "at": epoch_ms(call.now),
-        "customer_phone": mask(call.customer_phone),
-        "customer_name": call.customer_name,
-        "customer_id": call.customer_id,
-        "order_id": call.order_id,
-        "external_id": call.external_id,
-        "custom_data": call.custom_data,
-        "device_id": call.device_id,
-    }
 
 
 def _source_of(identity: Identity) -> Source:

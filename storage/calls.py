@@ -6,8 +6,9 @@ the event that tells it, in one statement.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
+import asyncpg
 import msgspec
 
 from protocol.call import CallState, Status
@@ -41,6 +42,20 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         """The three arguments of a query that is to see no further."""
         return self.only_user, self.only_teams, self.user_id
 
+    def covers(self, user_id: str, team_id: str | None) -> bool:
+        """Whether an agent of the tenant, and of this team, is within it: what those arguments say in SQL."""
+        if self.only_user is not None and user_id != self.only_user:
+            return False
+        return self.only_teams is None or team_id in self.only_teams or user_id == self.user_id
+
+
+class Wanted(NamedTuple):
+    """A dial that is asked for: by whom, for which agent, and under which key."""
+
+    asker: Reach
+    user_id: str
+    once: Once | None
+
 
 class Phone(msgspec.Struct, frozen=True, kw_only=True):
     """One of an agent's phones, as routing weighs it."""
@@ -56,9 +71,10 @@ class DialContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a dial needs to know of its agent, of the tenant's recording, and of when it calls. `now` is PostgreSQL's.
 
     `local` is the time of day at the tenant, which makes calls from `calling_from` to `calling_to`: `HH:MM`, which sort
-    as they stand, to 24:00.
+    as they stand, to 24:00. `answered`: the request was answered before, under its key.
     """
 
+    answered: bool
     team_id: str | None
     call_method: str
     default_device_id: str | None
@@ -99,6 +115,14 @@ class NewCall(msgspec.Struct, frozen=True, kw_only=True):
     resend_after: float
 
 
+class NewDial(NamedTuple):
+    """A call to be made on a phone, and the answer to be kept for who asked."""
+
+    call: NewCall
+    once: Once
+    answer: msgspec.Struct
+
+
 class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call to be made over a line. The order for it may be written until `expires_at`. `case_type` and `tags` decide,
     with others, over which line."""
@@ -123,9 +147,12 @@ class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dialled(msgspec.Struct, frozen=True):
-    """What the phone's row said at the moment of the dial: `refused` where no call was made, else its node."""
+    """What the phone's row said at the moment of the dial: `refused` where no call was made, else its node.
 
-    refused: Literal["NO_DEVICE", "DEVICE_OFFLINE", "DEVICE_BUSY"] | None
+    UNAVAILABLE: the dial waited until its time was up. NO_DEVICE is also that of an agent that was disabled meanwhile.
+    """
+
+    refused: Literal["NO_DEVICE", "DEVICE_OFFLINE", "DEVICE_BUSY", "UNAVAILABLE"] | None
     node: str | None = None
 
 
@@ -169,6 +196,16 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str | None = None
 
 
+class Change(NamedTuple):
+    """A call as it was read, what it comes to, when the reaper looks at it, why, and what its agent is told."""
+
+    call: StoredCall
+    state: CallState
+    reap_at: datetime | None
+    why: Explanation
+    tell: Message
+
+
 class DueCommand(msgspec.Struct, frozen=True, kw_only=True):
     """A command that was not acked in time. `sends` counts this sending too; `epoch` is its phone's session."""
 
@@ -192,36 +229,21 @@ class VisibleCall(msgspec.Struct, frozen=True, kw_only=True):
 
 async def context(connection: Connection, asker: Reach, user_id: str) -> DialContext | None:
     """Return what a dial for the agent needs, or None where there is no such agent within the asker's reach."""
-    rows = await connection.fetch(_SQL["context"], asker.tenant_id, user_id, *asker.filters)
-    if not rows:
-        return None
-    first = rows[0]
-    return DialContext(
-        team_id=first["team_id"],
-        call_method=first["call_method"],
-        default_device_id=first["default_device_id"],
-        default_line_id=first["default_line_id"],
-        disabled=first["disabled"],
-        region=first["region"],
-        recording_enabled=first["recording_enabled"],
-        recording_notice=first["recording_notice"],
-        calls_enabled=first["calls_enabled"],
-        calling_from=first["calling_from"],
-        calling_to=first["calling_to"],
-        local=first["local"],
-        now=first["now"],
-        phones=[
-            Phone(
-                id=row["device_id"],
-                hardware_id=row["hardware_id"],
-                online=row["online_status"] == "online",
-                busy=row["handset_busy"] or row["on_call"],
-                capabilities=_capabilities(row["capabilities"]),
-            )
-            for row in rows
-            if row["device_id"] is not None
-        ],
-    )
+    return (await contexts(connection, [Wanted(asker, user_id, None)]))[0]
+
+
+async def contexts(connection: Connection, wanted: Sequence[Wanted]) -> list[DialContext | None]:
+    """Return what each of these dials needs, in order; None where there is no such agent within the asker's reach."""
+    asked = [
+        (one.asker.tenant_id, one.user_id, *((None,) * 3 if one.once is None else one.once.place)) for one in wanted
+    ]
+    rows: list[list[asyncpg.Record]] = [[] for _ in wanted]
+    for row in await connection.fetch(_SQL["contexts"], *zip(*asked, strict=True)):
+        rows[row["n"] - 1].append(row)
+    return [
+        _context(of) if of and one.asker.covers(of[0]["user_id"], of[0]["team_id"]) else None
+        for one, of in zip(wanted, rows, strict=True)
+    ]
 
 
 async def customer_phone(connection: Connection, tenant_id: str, customer_id: str) -> tuple[str, str] | None:
@@ -230,14 +252,13 @@ async def customer_phone(connection: Connection, tenant_id: str, customer_id: st
     return None if row is None else (row["phone"], row["name"])
 
 
-async def dial(connection: Connection, call: NewCall, once: Once, answer: msgspec.Struct) -> Dialled:
-    """Make the call, its first event, its command and the kept answer, in one statement.
+async def dial_all(connection: Connection, dials: Sequence[NewDial]) -> list[Dialled]:
+    """Make each call, its first event, its command and the kept answer, all in one statement or nothing.
 
-    Raises Duplicate: `call_live_device` where the phone is on a call, `idempotency_key_once` for a twin.
+    Raises Duplicate: `call_live_device` where a phone is on a call, `idempotency_key_once` for a twin.
     """
-    with translated():
-        row = await connection.fetchrow(
-            _SQL["dial"],
+    asked = [
+        (
             call.tenant_id,
             call.device_id,
             call.user_id,
@@ -260,72 +281,95 @@ async def dial(connection: Connection, call: NewCall, once: Once, answer: msgspe
             *once.row(answer),
             call.record,
         )
-    if row is None:
-        return Dialled("NO_DEVICE")
-    if row["call_id"] is None:
-        return Dialled("DEVICE_OFFLINE" if row["online_status"] == "offline" else "DEVICE_BUSY")
-    return Dialled(None, row["node"])
+        for call, once, answer in dials
+    ]
+    with translated():
+        rows = await connection.fetch(_SQL["dial"], *zip(*asked, strict=True))
+    dialled = [Dialled("NO_DEVICE")] * len(dials)
+    for row in rows:
+        if row["online_status"] == "offline":
+            told = Dialled("DEVICE_OFFLINE")
+        elif row["handset_busy"]:
+            told = Dialled("DEVICE_BUSY")
+        else:
+            told = Dialled("UNAVAILABLE") if row["late"] else Dialled(None, row["node"])
+        dialled[row["n"] - 1] = told
+    return dialled
 
 
 async def read(
     connection: Connection, tenant_id: str, call_id: str, message_id: str | None = None
 ) -> StoredCall | None:
     """Return a call as reports see it; `seen` tells whether the report `message_id` is in its history."""
-    row = await connection.fetchrow(_SQL["read"], tenant_id, call_id, message_id)
-    if row is None:
-        return None
-    known: dict[str, Any] = dict(row)
-    known["state"] = msgspec.convert({name: known.pop(name) for name in CallState.__struct_fields__}, CallState)
-    known["capabilities"] = _capabilities(known["capabilities"])
-    known["custom_data"] = raw(known["custom_data"])
-    return StoredCall(**known)
+    return (await read_all(connection, [(tenant_id, call_id, message_id)]))[0]
 
 
-async def change(
-    connection: Connection,
-    call: StoredCall,
-    state: CallState,
-    reap_at: datetime | None,
-    why: Explanation,
-    tell: Message,
-) -> Emitted | None:
-    """Move the call from the version that was read to `state`; None where somebody else moved it first.
+async def read_all(connection: Connection, wanted: Sequence[tuple[str, str, str | None]]) -> list[StoredCall | None]:
+    """The same of each (tenant id, call id, message id), in order."""
+    found: list[StoredCall | None] = [None] * len(wanted)
+    for row in await connection.fetch(_SQL["read"], *zip(*wanted, strict=True)):
+        known: dict[str, Any] = dict(row)
+        place = known.pop("n") - 1
+        known["state"] = msgspec.convert({name: known.pop(name) for name in CallState.__struct_fields__}, CallState)
+        known["capabilities"] = _capabilities(known["capabilities"])
+        known["custom_data"] = raw(known["custom_data"])
+        found[place] = StoredCall(**known)
+    return found
+
+
+async def change(connection: Connection, change: Change) -> Emitted | None:
+    """Move a call from the version that was read; None where somebody else moved it first.
 
     Raises Duplicate(`call_event_once`) where the same report was applied meanwhile.
     """
-    data = encode_data(tell).decode()
-    with translated():
-        row = await connection.fetchrow(
-            _SQL["change"],
-            call.tenant_id,
-            call.id,
-            call.version,
-            state.status,
-            state.dialing_at,
-            state.ringing_at,
-            state.connected_at,
-            state.connected_evidence,
-            state.ended_at,
-            state.outcome,
-            state.closed_by,
-            state.evidence,
-            state.hangup_cause,
-            state.raw_cause,
-            state.duration,
-            state.has_recording,
-            state.recording_size,
-            reap_at,
-            why.source,
-            why.kind,
-            why.effect,
-            why.message_id,
-            why.data.decode(),
-            tell.type,
-            data,
+    return (await change_all(connection, [change]))[0]
+
+
+async def change_all(connection: Connection, changes: Sequence[Change]) -> list[Emitted | None]:
+    """The same with each of these, in order: of two that move one call from the same version one does.
+
+    All in one statement or nothing: raises Duplicate(`call_event_once`) where one of these reports was applied
+    meanwhile.
+    """
+    tellings = [encode_data(one.tell).decode() for one in changes]
+    asked = [
+        (
+            one.call.tenant_id,
+            one.call.id,
+            one.call.version,
+            one.state.status,
+            one.state.dialing_at,
+            one.state.ringing_at,
+            one.state.connected_at,
+            one.state.connected_evidence,
+            one.state.ended_at,
+            one.state.outcome,
+            one.state.closed_by,
+            one.state.evidence,
+            one.state.hangup_cause,
+            one.state.raw_cause,
+            one.state.duration,
+            one.state.has_recording,
+            one.state.recording_size,
+            one.reap_at,
+            one.why.source,
+            one.why.kind,
+            one.why.effect,
+            one.why.message_id,
+            one.why.data.decode(),
+            one.tell.type,
+            telling,
         )
-    if row is None:
-        return None
-    return Emitted(row["user_id"], row["seq"], frame(row["user_id"], row["seq"], tell.type, data), row["nodes"])
+        for one, telling in zip(changes, tellings, strict=True)
+    ]
+    with translated():
+        rows = await connection.fetch(_SQL["change"], *zip(*asked, strict=True))
+    emitted: list[Emitted | None] = [None] * len(changes)
+    for row in rows:
+        place, user_id, seq = row["n"] - 1, row["user_id"], row["seq"]
+        told = frame(user_id, seq, changes[place].tell.type, tellings[place])
+        emitted[place] = Emitted(user_id, seq, told, row["nodes"])
+    return emitted
 
 
 async def note(connection: Connection, call: StoredCall, why: Explanation) -> None:
@@ -372,9 +416,9 @@ async def doubt(connection: Connection, tenant_id: str, call_id: str, seconds: f
     await connection.execute(_SQL["doubt"], tenant_id, call_id, seconds)
 
 
-async def ack(connection: Connection, command_id: str, device_id: str) -> None:
-    """A phone says that it has the command on its disk."""
-    await connection.execute(_SQL["ack"], command_id, device_id)
+async def ack_all(connection: Connection, acks: Sequence[tuple[str, str]]) -> None:
+    """Phones say that they have commands on their disks: (command id, device id)."""
+    await connection.execute(_SQL["ack"], *zip(*acks, strict=True))
 
 
 async def due(connection: Connection, node: str, resend_after: float) -> list[DueCommand]:
@@ -431,6 +475,38 @@ async def living_of_agent(connection: Connection, user_id: str) -> list[LiveCall
 def raw(json: str | None) -> msgspec.Raw:
     """Return a JSON column as what an answer embeds; an absent one as what answers omit."""
     return NO_DATA if json is None else msgspec.Raw(json.encode())
+
+
+def _context(rows: Sequence[asyncpg.Record]) -> DialContext:
+    """One row for each phone of the agent."""
+    first = rows[0]
+    return DialContext(
+        answered=first["answered"],
+        team_id=first["team_id"],
+        call_method=first["call_method"],
+        default_device_id=first["default_device_id"],
+        default_line_id=first["default_line_id"],
+        disabled=first["disabled"],
+        region=first["region"],
+        recording_enabled=first["recording_enabled"],
+        recording_notice=first["recording_notice"],
+        calls_enabled=first["calls_enabled"],
+        calling_from=first["calling_from"],
+        calling_to=first["calling_to"],
+        local=first["local"],
+        now=first["now"],
+        phones=[
+            Phone(
+                id=row["device_id"],
+                hardware_id=row["hardware_id"],
+                online=row["online_status"] == "online",
+                busy=row["handset_busy"] or row["on_call"],
+                capabilities=_capabilities(row["capabilities"]),
+            )
+            for row in rows
+            if row["device_id"] is not None
+        ],
+    )
 
 
 def _capabilities(json: str | None) -> Capabilities:

@@ -13,6 +13,7 @@ import msgspec
 from protocol.identifiers import new_id
 from protocol.timestamps import Timestamp, rfc3339
 from storage.accounts import Page, Reach
+from storage.batches import drop_all
 from storage.database import Connection, queries
 
 _SQL = queries("credentials")
@@ -69,6 +70,7 @@ class PhoneStanding(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: str
     hardware_id: str
     user_id: str
+    token_hash: bytes
     disabled: bool
     suspended: bool
 
@@ -181,23 +183,23 @@ async def end_logins(connection: Connection, user_id: str, reason: str, but: str
     return [EndedLogin(**row) for row in await connection.fetch(_SQL["end_logins"], user_id, but, reason)]
 
 
-async def find_login(connection: Connection, login_id: str, user_id: str) -> LoginStanding | None:
-    """Return all that a request of a user is judged on, in one query."""
-    row = await connection.fetchrow(_SQL["by_login"], login_id, user_id)
-    if row is None:
-        return None
-    return LoginStanding(
-        user_id=row["user_id"],
-        tenant_id=row["tenant_id"],
-        role=row["role"],
-        reach=row["reach"],
-        permissions=frozenset(row["permissions"]),
-        teams=tuple(row["teams"]),
-        must_change_password=row["must_change_password"],
-        over=row["over"],
-        disabled=row["disabled"],
-        suspended=row["suspended"],
-    )
+async def find_logins(connection: Connection, asked: Sequence[tuple[str, str]]) -> list[LoginStanding | None]:
+    """Return all that requests of users are judged on, by (login id, user id), in order and in one query."""
+    found: list[LoginStanding | None] = [None] * len(asked)
+    for row in await connection.fetch(_SQL["by_logins"], *zip(*asked, strict=True)):
+        found[row["n"] - 1] = LoginStanding(
+            user_id=row["user_id"],
+            tenant_id=row["tenant_id"],
+            role=row["role"],
+            reach=row["reach"],
+            permissions=frozenset(row["permissions"]),
+            teams=tuple(row["teams"]),
+            must_change_password=row["must_change_password"],
+            over=row["over"],
+            disabled=row["disabled"],
+            suspended=row["suspended"],
+        )
+    return found
 
 
 async def over(connection: Connection, login_ids: Collection[str]) -> set[str]:
@@ -206,8 +208,8 @@ async def over(connection: Connection, login_ids: Collection[str]) -> set[str]:
 
 
 async def expire(connection: Connection) -> int:
-    """Drop logins that ended a week ago, at most 5,000 at once; returns how many went."""
-    return int((await connection.execute(_SQL["expire"])).removeprefix("DELETE "))
+    """Drop logins that ended a week ago; returns how many went."""
+    return await drop_all(connection, _SQL["expire"])
 
 
 # --- what a suspended tenant closes -----------------------------------------------------------------------------------
@@ -242,10 +244,11 @@ async def find_api_key(connection: Connection, key_hash: bytes) -> KeyStanding |
     )
 
 
-async def find_phone(connection: Connection, token_hash: bytes) -> PhoneStanding | None:
-    """Return all that a request of a phone is judged on; None where the token is of no bound phone."""
-    row = await connection.fetchrow(_SQL["by_device_token"], token_hash)
-    return None if row is None else PhoneStanding(**row)
+async def find_phones(connection: Connection, token_hashes: Sequence[bytes]) -> dict[bytes, PhoneStanding]:
+    """Return all that requests of phones are judged on, by the hashes of their tokens; none for a token of no bound
+    phone."""
+    rows = await connection.fetch(_SQL["by_device_tokens"], list(token_hashes))
+    return {row["token_hash"]: PhoneStanding(**row) for row in rows}
 
 
 async def hold_api_key(connection: Connection, tenant_id: str, key_id: str) -> bool:

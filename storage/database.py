@@ -8,7 +8,7 @@ import asyncio
 import re
 import ssl as _ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,10 +17,26 @@ from asyncpg.pool import PoolConnectionProxy
 
 from protocol.errors import DialdeskError
 
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 CLOSE_DEADLINE = 5.0
 """Seconds that whoever still works with a connection has to give it back when the pool is closed."""
+
+BY_KEY = 8
+"""Connections for statements by key where the pool allows: two for each of the three kinds that may wait for locks
+(dials, acknowledgements, changes), and two more for those that only read."""
+
+LOCK_DEADLINE = 1.0
+"""Seconds that a statement by key waits for a lock: it goes for many, who would all fail with it at its deadline."""
+
+PLANNED_ONCE = {
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 
 _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
@@ -32,6 +48,11 @@ class Duplicate(Exception):  # noqa: N818 - it is a fact of the data, told to wh
     def __init__(self, constraint: str) -> None:
         super().__init__(constraint)
         self.constraint = constraint
+
+
+def rolled_back(error: DialdeskError) -> bool:
+    """Whether an UNAVAILABLE is PostgreSQL's word that it undid all: for a deadlock, or a lock that somebody keeps."""
+    return isinstance(error.__cause__, asyncpg.TransactionRollbackError | asyncpg.LockNotAvailableError)
 
 
 def queries(noun: str) -> Mapping[str, str]:
@@ -50,15 +71,25 @@ class Database:
     rule refuses a row. Other errors of SQL are ours to mend and pass as they are.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout: float) -> None:
+    def __init__(self, pool: Pool, by_key: Pool, timeout: float) -> None:
         self._pool = pool
+        self._by_key = by_key
         self._timeout = timeout
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
         """Lend a connection outside a transaction: for one statement, or for reads that need no common view."""
+        return self._lent(self._pool)
+
+    def by_key(self) -> AbstractAsyncContextManager[Connection]:
+        """Lend one for a statement that reads and writes rows by their keys, thousands of times: it is planned once, as
+        loops over indexes, whatever it is asked and however large its tables are at that moment. It waits for no lock
+        longer than LOCK_DEADLINE."""
+        return self._lent(self._by_key)
+
+    @asynccontextmanager
+    async def _lent(self, pool: Pool) -> AsyncIterator[Connection]:
         with translated():
-            async with self._pool.acquire(timeout=self._timeout) as connection:
+            async with pool.acquire(timeout=self._timeout) as connection:
                 try:
                     yield connection
                 except asyncpg.InternalClientError:
@@ -88,35 +119,52 @@ class Database:
             yield connection
 
     async def close(self) -> None:
-        """Close the pool; connections still lent after CLOSE_DEADLINE are cut."""
+        """Close the pools; connections still lent after CLOSE_DEADLINE are cut."""
         try:
-            await asyncio.wait_for(self._pool.close(), CLOSE_DEADLINE)
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                await self._pool.close()
+                await self._by_key.close()
         except TimeoutError:
             self._pool.terminate()
+            self._by_key.terminate()
 
 
 @asynccontextmanager
 async def open_database(
     url: str, *, min_size: int = 1, max_size: int = 16, timeout: float = 5.0, statement_cache: bool = True
 ) -> AsyncIterator[Database]:
-    """Open the pool at `url` and close it on leaving.
+    """Open connections to `url` and close them on leaving: at most `max_size`, of them for statements by key a
+    quarter, or BY_KEY if that is more and no more than half.
 
-    Set `statement_cache` to False behind PgBouncer in transaction mode (asyncpg FAQ). Raises UNAVAILABLE where
-    PostgreSQL does not answer within `timeout` seconds.
+    Set `statement_cache` to False behind PgBouncer in transaction mode (asyncpg FAQ), where nothing is planned once and
+    locks are waited for as long as `timeout`. Raises UNAVAILABLE where PostgreSQL does not answer within `timeout`
+    seconds, or a pooler before it refuses the settings.
     """
-    with translated():
-        pool = await asyncpg.create_pool(
+    for_keys = max(max_size // 4, BY_KEY if max_size >= 2 * BY_KEY else 0)
+    lock_timeout = f"{round(min(LOCK_DEADLINE, timeout / 2) * 1000)}ms"
+    keyed = {**PLANNED_ONCE, "lock_timeout": lock_timeout} if statement_cache else {}
+
+    async def opened(least: int, most: int, settings: Mapping[str, str]) -> Pool:
+        return await asyncpg.create_pool(
             url,
-            min_size=min_size,
-            max_size=max_size,
+            min_size=least,
+            max_size=most,
             timeout=timeout,
             command_timeout=timeout,
             statement_cache_size=100 if statement_cache else 0,
             max_inactive_connection_lifetime=300,
             reset=_leave_as_it_is,
-            server_settings={"application_name": "dialdesk", "timezone": "UTC"},
+            server_settings={"application_name": "dialdesk", "timezone": "UTC", **settings},
         )
-    database = Database(pool, timeout)
+
+    with translated():
+        pool = await opened(min_size, max_size - for_keys, {})
+        try:
+            by_key = await opened(1, for_keys, keyed) if for_keys else pool
+        except BaseException:
+            pool.terminate()
+            raise
+    database = Database(pool, by_key, timeout)
     try:
         yield database
     finally:
@@ -152,6 +200,7 @@ class translated:  # noqa: N801 - used as a statement
                 | asyncpg.InsufficientResourcesError()  # connections, memory, disk
                 | asyncpg.PostgresSystemError()
                 | asyncpg.TransactionRollbackError()  # deadlock, serialization
+                | asyncpg.LockNotAvailableError()  # nor within LOCK_DEADLINE
                 | asyncpg.ReadOnlySQLTransactionError()
             ):
                 raise DialdeskError("UNAVAILABLE") from error

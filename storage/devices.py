@@ -14,6 +14,7 @@ import msgspec
 from protocol.identifiers import new_id
 from protocol.messages import Capabilities, DeviceView
 from protocol.timestamps import rfc3339
+from storage.batches import drop_all
 from storage.database import Connection, queries
 
 _SQL = queries("devices")
@@ -183,8 +184,8 @@ async def void_tokens(connection: Connection, tenant_id: str, user_id: str) -> N
 
 
 async def expire_tokens(connection: Connection) -> int:
-    """Drop bind tokens that expired a day ago, at most 5,000 at once; returns how many went."""
-    return int((await connection.execute(_SQL["expire_tokens"])).removeprefix("DELETE "))
+    """Drop bind tokens that expired a day ago; returns how many went."""
+    return await drop_all(connection, _SQL["expire_tokens"])
 
 
 async def bind(connection: Connection, tenant_id: str, user_id: str, handset: Handset, token_hash: bytes) -> Bound:

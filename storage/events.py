@@ -11,6 +11,7 @@ import msgspec
 
 from protocol.messages import Message, encode_data, encode_raw
 from protocol.timestamps import epoch_ms
+from storage.batches import drop_all
 from storage.database import Connection, queries
 
 _SQL = queries("events")
@@ -60,8 +61,8 @@ async def last_seqs(connection: Connection, user_ids: Sequence[str]) -> dict[str
 
 
 async def expire(connection: Connection, older_than: float) -> int:
-    """Drop events older than so many seconds, at most 5,000 at once; returns how many went."""
-    return int((await connection.execute(_SQL["expire"], older_than)).removeprefix("DELETE "))
+    """Drop events older than so many seconds; returns how many went."""
+    return await drop_all(connection, _SQL["expire"], older_than)
 
 
 def frame(user_id: str, seq: int, kind: str, data: str, timestamp: int | None = None) -> bytes:

@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 
 from protocol.timestamps import Timestamp, rfc3339
+from storage.batches import drop_all
 from storage.database import Connection, queries
 from storage.tenant_keys import TenantKeys
 from storage.vault import Vault, key_id
@@ -257,11 +258,10 @@ async def resend_failed(connection: Connection, tenant_id: str, hook_id: str, si
 
 
 async def expire(connection: Connection, older_than: float) -> None:
-    """Drop secrets that are over and deliveries older than so many seconds, and give up those that wait in vain; at
-    most 5,000 at once."""
+    """Drop secrets that are over and deliveries older than so many seconds, and give up those that wait in vain."""
     await connection.execute(_SQL["expire_secrets"])
     await connection.execute(_SQL["give_up"])
-    await connection.execute(_SQL["expire"], older_than)
+    await drop_all(connection, _SQL["expire"], older_than)
 
 
 def _place(hook_id: str) -> str:

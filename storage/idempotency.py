@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from protocol.errors import DialdeskError
+from storage.batches import drop_all
 from storage.database import Connection, Database, Duplicate, queries
 
 _SQL = queries("idempotency")
@@ -22,18 +23,21 @@ class Once(msgspec.Struct, frozen=True):
     async def run(self, database: Database, create: Callable[[], Awaitable[msgspec.Struct]]) -> bytes:
         """Return the JSON answer of `create`, or the kept one where this request was answered before.
 
-        `create` must call `keep` in its transaction. Raises IDEMPOTENCY_MISMATCH where the key belongs to another
-        request, and whatever `create` raises.
+        `create` must call `keep` in its transaction, and do nothing outside of that. Raises IDEMPOTENCY_MISMATCH where
+        the key belongs to another request, and whatever `create` raises.
         """
-        if (kept := await self._kept(database)) is not None:
-            return kept
         try:
-            return msgspec.json.encode(await create())
+            return msgspec.json.encode(await create())  # nearly always the first: who looked before would look in vain
         except (Duplicate, DialdeskError):
-            # What is in the way may be a twin, answered a moment ago: a dial finds its phone busy with its own call.
+            # What is in the way may be itself, answered before: a dial finds its phone busy with its own call.
             if (kept := await self._kept(database)) is None:
                 raise
             return kept
+
+    @property
+    def place(self) -> tuple[str, str, str | None]:
+        """Where its answer is kept, within the tenant: by whom, for what, under which key."""
+        return self.actor_id, self.operation, self.key
 
     async def keep(self, connection: Connection, answer: msgspec.Struct) -> None:
         """Keep the answer. A twin that committed first makes this raise, and the transaction come to nothing."""
@@ -58,5 +62,5 @@ class Once(msgspec.Struct, frozen=True):
 
 
 async def expire(connection: Connection) -> int:
-    """Drop keys older than 24 hours, at most 5,000 at once; returns how many went."""
-    return int((await connection.execute(_SQL["expire"])).removeprefix("DELETE "))
+    """Drop keys older than 24 hours; returns how many went."""
+    return await drop_all(connection, _SQL["expire"])

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from storage.batches import drop_all
 from storage.database import Connection, queries
 
 _SQL = queries("inbox")
@@ -96,4 +97,4 @@ async def put_off(connection: Connection, message: Message, seconds: float, prob
 
 async def expire(connection: Connection, older_than: float) -> None:
     """Drop messages that came longer ago than so many seconds and are settled."""
-    await connection.execute(_SQL["expire"], older_than)
+    await drop_all(connection, _SQL["expire"], older_than)

@@ -1,17 +1,22 @@
--- name: context
--- What a dial for this agent needs to know; a row for each of the agent's phones, or one without a phone.
-SELECT u.team_id, u.call_method, u.default_device_id, u.default_line_id, u.disabled_at IS NOT NULL AS disabled, t.region,
+-- name: contexts
+-- What dials for these agents need to know, and whether each was answered before; a row for each of an agent's phones, or
+-- one without a phone.
+SELECT a.n, u.id AS user_id, u.team_id, u.call_method, u.default_device_id, u.default_line_id, u.disabled_at IS NOT NULL AS disabled, t.region,
     t.recording_enabled, t.recording_notice, clock_timestamp() AS now, t.calls_enabled,
     to_char(t.calling_from, 'HH24:MI') AS calling_from, to_char(t.calling_to, 'HH24:MI') AS calling_to,
     to_char(clock_timestamp() AT TIME ZONE t.timezone, 'HH24:MI') AS local,
     d.id AS device_id, d.hardware_id, d.online_status, d.handset_busy, d.capabilities,
-    EXISTS (SELECT FROM call c WHERE c.device_id = d.id AND c.ended_at IS NULL) AS on_call
-FROM app_user u
+    EXISTS (SELECT FROM call c WHERE c.device_id = d.id AND c.ended_at IS NULL) AS on_call,
+    EXISTS (
+        SELECT FROM idempotency_key k
+        WHERE k.tenant_id = a.tenant_id AND k.actor_id = a.actor_id AND k.operation = a.operation AND k.key = a.key
+    ) AS answered
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+    WITH ORDINALITY AS a (tenant_id, user_id, actor_id, operation, key, n)
+JOIN app_user u ON u.tenant_id = a.tenant_id AND u.id = a.user_id
 JOIN tenant t ON t.id = u.tenant_id
 LEFT JOIN device d ON d.tenant_id = u.tenant_id AND d.user_id = u.id AND d.unbound_at IS NULL
-WHERE u.tenant_id = $1 AND u.id = $2
-    AND ($3::text IS NULL OR u.id = $3) AND ($4::text[] IS NULL OR u.team_id = ANY ($4) OR u.id = $5)
-ORDER BY d.bound_at;
+ORDER BY a.n, d.bound_at;
 
 -- name: customer_phone
 -- The number of a customer that is known here, by our id or the CRM's.
@@ -20,90 +25,160 @@ ORDER BY id = $2 DESC
 LIMIT 1;
 
 -- name: dial
--- One dial, all or nothing: the call, its first event, the command and the kept answer, if the phone is online. The
--- share lock makes it wait for a phone that is just moving to another node, and then see where it went.
-WITH phone AS (
-    SELECT id, node, online_status, handset_busy FROM device
-    WHERE tenant_id = $1 AND id = $2 AND user_id = $3 AND unbound_at IS NULL
-    FOR SHARE
+-- Dials, all or nothing: each with its call, first event, command and kept answer, if its phone is online and its time is
+-- not up. The share lock makes them wait for a phone that is just moving to another node, and then see where it went; it
+-- is taken by ascending id, as claims do. Rows that a twin may have written go in order too: two of these that waited for
+-- each other would both come to nothing.
+WITH asked AS (
+    SELECT * FROM unnest(
+        $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+        $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::timestamptz[], $17::float8[],
+        $18::text[], $19::float8[], $20::text[], $21::text[], $22::text[], $23::text[], $24::bytea[], $25::bytea[],
+        $26::boolean[]
+    ) WITH ORDINALITY AS a (
+        tenant_id, device_id, user_id, id, team_id, created_by, customer_phone, customer_id, customer_name, order_id,
+        external_id, custom_data, source, said, command_id, expires_at, reap_after_expiry, command, resend_after,
+        kept_tenant, kept_actor, operation, key, request_sha256, answer, record, n
+    )
+),
+phone AS (
+    SELECT a.n, d.node, d.online_status, d.handset_busy
+    FROM asked a
+    JOIN device d ON d.tenant_id = a.tenant_id AND d.id = a.device_id AND d.user_id = a.user_id
+    JOIN app_user u ON u.id = d.user_id
+    WHERE d.unbound_at IS NULL AND u.disabled_at IS NULL
+    ORDER BY d.id
+    FOR SHARE OF d
+),
+judged AS MATERIALIZED (
+    SELECT p.*, a.expires_at <= clock_timestamp() AS late FROM phone p JOIN asked a ON a.n = p.n
+),
+ready AS (
+    SELECT a.* FROM asked a JOIN judged p ON p.n = a.n
+    WHERE p.online_status = 'online' AND NOT p.handset_busy AND NOT p.late
 ),
 new_call AS (
     INSERT INTO call (
         id, tenant_id, user_id, team_id, created_by, device_id, call_method, customer_phone,
         customer_id, customer_name, order_id, external_id, custom_data, reap_at, record
     )
-    SELECT $4, $1, $3, $5, $6, p.id, 'mobile', $7, $8, $9, $10, $11, $12::text::json,
-        $16::timestamptz + make_interval(secs => $17::float8), $26
-    FROM phone p WHERE p.online_status = 'online' AND NOT p.handset_busy
+    SELECT id, tenant_id, user_id, team_id, created_by, device_id, 'mobile', customer_phone, customer_id, customer_name,
+        order_id, external_id, custom_data::json, expires_at + make_interval(secs => reap_after_expiry), record
+    FROM ready
+    ORDER BY device_id
     RETURNING id, tell_hooks('call.created', call)
 ),
 new_event AS (
     INSERT INTO call_event (call_id, tenant_id, source, kind, effect, data)
-    SELECT id, $1, $13, 'DIAL', 'created', $14::text::json FROM new_call
+    SELECT id, tenant_id, source, 'DIAL', 'created', said::json FROM ready
 ),
 new_command AS (
     INSERT INTO command (id, tenant_id, call_id, device_id, type, data, expires_at, next_send_at)
-    SELECT $15, $1, c.id, $2, 'DIAL_COMMAND', $18::text::json, $16::timestamptz, now() + make_interval(secs => $19::float8) FROM new_call c
+    SELECT command_id, tenant_id, id, device_id, 'DIAL_COMMAND', command::json, expires_at,
+        now() + make_interval(secs => resend_after)
+    FROM ready
 ),
 kept AS (
     INSERT INTO idempotency_key (tenant_id, actor_id, operation, key, request_sha256, answer)
-    SELECT $20, $21, $22, $23, $24, $25 FROM new_call WHERE $23::text IS NOT NULL
+    SELECT kept_tenant, kept_actor, operation, key, request_sha256, answer FROM ready WHERE key IS NOT NULL
+    ORDER BY kept_tenant, kept_actor, operation, key
 )
-SELECT p.node, p.online_status, p.handset_busy, c.id AS call_id
-FROM phone p LEFT JOIN new_call c ON true;
+SELECT p.n, p.node, p.online_status, p.handset_busy, p.late FROM judged p;
 
 -- name: read
--- A call as reports see it, whether its recording was stored, and whether this report was seen before.
-SELECT c.id, c.tenant_id, c.user_id, c.device_id, c.version, c.customer_phone, c.customer_id, c.customer_name, c.order_id,
-    c.external_id, c.custom_data, c.created_at, c.status, c.dialing_at, c.ringing_at, c.connected_at, c.connected_evidence,
-    c.ended_at, c.outcome, c.closed_by, c.evidence, c.hangup_cause, c.raw_cause, c.duration, c.has_recording,
-    c.recording_size, c.reap_at, coalesce(c.recording_status IN ('ready', 'expired', 'deleted'), false) AS recording_stored,
+-- Calls as reports see them, whether their recordings were stored, and whether these reports were seen before.
+SELECT r.n, c.id, c.tenant_id, c.user_id, c.device_id, c.version, c.customer_phone, c.customer_id, c.customer_name,
+    c.order_id, c.external_id, c.custom_data, c.created_at, c.status, c.dialing_at, c.ringing_at, c.connected_at,
+    c.connected_evidence, c.ended_at, c.outcome, c.closed_by, c.evidence, c.hangup_cause, c.raw_cause, c.duration,
+    c.has_recording, c.recording_size, c.reap_at,
+    coalesce(c.recording_status IN ('ready', 'expired', 'deleted'), false) AS recording_stored,
     d.node, d.capabilities, clock_timestamp() AS now,
-    EXISTS (SELECT FROM call_event e WHERE e.call_id = c.id AND e.message_id = $3) AS seen,
+    EXISTS (SELECT FROM call_event e WHERE e.call_id = c.id AND e.message_id = r.message_id) AS seen,
     NOT EXISTS (
         SELECT FROM command o WHERE o.call_id = c.id AND o.type = 'DIAL_COMMAND' AND o.acked_at IS NOT NULL
     ) AND NOT EXISTS (
         SELECT FROM attempt a WHERE a.call_id = c.id AND a.state NOT IN ('committed', 'over')
     ) AS never_given,
     (SELECT max(a.n) FROM attempt a WHERE a.call_id = c.id) AS attempt
-FROM call c LEFT JOIN device d ON d.id = c.device_id
-WHERE c.tenant_id = $1 AND c.id = $2;
+FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS r (tenant_id, call_id, message_id, n)
+JOIN call c ON c.tenant_id = r.tenant_id AND c.id = r.call_id
+LEFT JOIN device d ON d.id = c.device_id;
 
 -- name: change
--- Move a call by compare-and-set on its version, note why, stop what is overtaken, and tell its agent, in this order of
--- locks: call, command, extension, agent. No row means that somebody else moved the call first. An extension is free with the end
--- that its provider tells, or where no order was ever taken; who ends a call for want of knowledge does not free it.
-WITH moved AS (
+-- Move calls, each by compare-and-set on its version, note why, stop what is overtaken, and tell their agents, in this
+-- order of locks: calls, commands, extensions, agents, each ascending, whatever the plan. A call without a row was moved
+-- by somebody else first. An extension is free with the end that its provider tells, or where no order was ever taken;
+-- who ends a call for want of knowledge does not free it.
+WITH asked AS (
+    SELECT * FROM unnest(
+        $1::text[], $2::text[], $3::integer[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[],
+        $8::text[], $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::integer[],
+        $16::boolean[], $17::bigint[], $18::timestamptz[], $19::text[], $20::text[], $21::text[], $22::text[],
+        $23::text[], $24::text[], $25::text[]
+    ) WITH ORDINALITY AS a (
+        tenant_id, id, version, status, dialing_at, ringing_at, connected_at, connected_evidence, ended_at, outcome,
+        closed_by, evidence, hangup_cause, raw_cause, duration, has_recording, recording_size, reap_at, source, kind,
+        effect, message_id, why, type, told, n
+    )
+),
+held AS MATERIALIZED (
+    SELECT a.* FROM asked a JOIN call c ON c.tenant_id = a.tenant_id AND c.id = a.id AND c.version = a.version
+    ORDER BY c.id, a.n
+    FOR NO KEY UPDATE OF c
+),
+moved AS (
     UPDATE call
-    SET version = version + 1, status = $4, dialing_at = $5, ringing_at = $6, connected_at = $7, connected_evidence = $8,
-        ended_at = $9, outcome = $10, closed_by = $11, evidence = $12, hangup_cause = $13, raw_cause = $14,
-        duration = $15, has_recording = $16, recording_size = $17, reap_at = $18, updated_at = now()
-    WHERE tenant_id = $1 AND id = $2 AND version = $3
-    RETURNING id, user_id, tell_hooks(
-        CASE WHEN $21 = 'enriched' THEN 'call.corrected' WHEN $4 IN ('connected', 'ended') THEN 'call.' || $4 END, call
+    SET version = call.version + 1, status = a.status, dialing_at = a.dialing_at, ringing_at = a.ringing_at,
+        connected_at = a.connected_at, connected_evidence = a.connected_evidence, ended_at = a.ended_at,
+        outcome = a.outcome, closed_by = a.closed_by, evidence = a.evidence, hangup_cause = a.hangup_cause,
+        raw_cause = a.raw_cause, duration = a.duration, has_recording = a.has_recording,
+        recording_size = a.recording_size, reap_at = a.reap_at, updated_at = now()
+    FROM held a
+    WHERE call.tenant_id = a.tenant_id AND call.id = a.id AND call.version = a.version
+    RETURNING a.*, call.user_id, tell_hooks(
+        CASE
+            WHEN a.effect = 'enriched' THEN 'call.corrected'
+            WHEN a.status IN ('connected', 'ended') THEN 'call.' || a.status
+        END,
+        call
     )
 ),
 noted AS (
     INSERT INTO call_event (call_id, tenant_id, source, kind, effect, message_id, data)
-    SELECT id, $1, $19, $20, $21, $22, $23::text::json FROM moved
+    SELECT id, tenant_id, source, kind, effect, message_id, why::json FROM moved
+),
+due AS MATERIALIZED (
+    SELECT c.id, m.source FROM moved m JOIN command c ON c.call_id = m.id
+    WHERE c.next_send_at IS NOT NULL AND (c.type = 'DIAL_COMMAND' OR m.status = 'ended')
+    ORDER BY c.id
+    FOR NO KEY UPDATE OF c
 ),
 overtaken AS (
     UPDATE command c
-    SET next_send_at = NULL, acked_at = CASE WHEN $19 = 'phone' THEN coalesce(c.acked_at, now()) ELSE c.acked_at END
-    FROM moved
-    WHERE c.call_id = moved.id AND c.next_send_at IS NOT NULL AND (c.type = 'DIAL_COMMAND' OR $4 = 'ended')
+    SET next_send_at = NULL, acked_at = CASE WHEN d.source = 'phone' THEN coalesce(c.acked_at, now()) ELSE c.acked_at END
+    FROM due d WHERE c.id = d.id
     RETURNING c.id
+),
+lent AS MATERIALIZED (
+    SELECT e.id FROM moved m JOIN extension e ON e.call_id = m.id
+    WHERE (SELECT count(*) FROM overtaken) >= 0 AND m.status = 'ended' AND (m.closed_by = 'provider' OR NOT EXISTS (
+        SELECT FROM attempt a WHERE a.call_id = m.id AND a.state NOT IN ('refused', 'over')))
+    ORDER BY e.id
+    FOR NO KEY UPDATE OF e
 ),
 freed AS (
     UPDATE extension e SET status = 'available', user_id = NULL, call_id = NULL, lease_until = NULL
-    FROM moved
-    WHERE $4 = 'ended' AND e.call_id = moved.id AND ($11 = 'provider' OR NOT EXISTS (
-        SELECT FROM attempt a WHERE a.call_id = moved.id AND a.state NOT IN ('refused', 'over')))
+    FROM lent l WHERE e.id = l.id
     RETURNING e.id
 )
-SELECT m.user_id, o.overtaken, emit(m.user_id, $24, $25::text::json) AS seq,
-    ARRAY(SELECT n.node FROM agent_node n WHERE n.user_id = m.user_id) AS nodes
-FROM moved m CROSS JOIN (SELECT count(*) AS overtaken FROM overtaken) o CROSS JOIN (SELECT count(*) FROM freed) f;
+SELECT t.n, t.user_id, emit(t.user_id, t.type, t.told::json) AS seq,
+    ARRAY(SELECT w.node FROM agent_node w WHERE w.user_id = t.user_id) AS nodes
+FROM (
+    SELECT m.n, m.user_id, m.type, m.told
+    FROM moved m CROSS JOIN (SELECT count(*) AS freed FROM freed) f
+    WHERE f.freed >= 0
+    ORDER BY m.user_id, m.n
+) t;
 
 -- name: note
 -- Record a report that changed nothing; a repeat of it is nothing at all.
@@ -146,9 +221,15 @@ UPDATE call SET reap_at = least(reap_at, now() + make_interval(secs => $3::float
 WHERE tenant_id = $1 AND id = $2 AND ended_at IS NULL AND status <> 'pending';
 
 -- name: ack
--- A phone has these commands on its disk.
-UPDATE command SET acked_at = coalesce(acked_at, now()), next_send_at = NULL
-WHERE id = $1 AND device_id = $2;
+-- Phones have these commands on their disks; they are locked by ascending id, as others do.
+WITH held AS MATERIALIZED (
+    SELECT c.id FROM unnest($1::text[], $2::text[]) AS a (id, device_id)
+    JOIN command c ON c.id = a.id AND c.device_id = a.device_id
+    ORDER BY c.id
+    FOR NO KEY UPDATE OF c
+)
+UPDATE command c SET acked_at = coalesce(c.acked_at, now()), next_send_at = NULL
+FROM held h WHERE c.id = h.id;
 
 -- name: due
 -- Claim the commands that phones of this node did not ack in time, and move them on.

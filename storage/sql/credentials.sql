@@ -74,19 +74,19 @@ FROM app_user u
 WHERE l.api_key_id = $1 AND l.revoked_at IS NULL AND u.id = l.user_id
 RETURNING l.id, l.user_id, u.tenant_id, ARRAY(SELECT n.node FROM agent_node n WHERE n.user_id = l.user_id) AS nodes;
 
--- name: by_login
--- All that a request of a user is judged on. The tenant is not known before this row is read; a login that grew from an
+-- name: by_logins
+-- All that requests of users are judged on. The tenant is not known before this row is read; a login that grew from an
 -- API key never asks for a change of password, because nobody typed one.
-SELECT u.id AS user_id, u.tenant_id, u.role, r.reach, u.must_change_password AND l.api_key_id IS NULL AS must_change_password,
+SELECT a.n, u.id AS user_id, u.tenant_id, u.role, r.reach, u.must_change_password AND l.api_key_id IS NULL AS must_change_password,
     l.revoked_at IS NOT NULL OR l.expires_at <= now() AS over,
     u.disabled_at IS NOT NULL AS disabled, t.status IS NOT DISTINCT FROM 'suspended' AS suspended,
     ARRAY(SELECT p.permission FROM role_permission p WHERE p.role = u.role) AS permissions,
     ARRAY(SELECT s.team_id FROM team_supervisor s WHERE s.user_id = u.id ORDER BY s.team_id) AS teams
-FROM login l
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS a (login_id, user_id, n)
+JOIN login l ON l.id = a.login_id AND l.user_id = a.user_id
 JOIN app_user u ON u.id = l.user_id
 JOIN role r ON r.code = u.role
-LEFT JOIN tenant t ON t.id = u.tenant_id
-WHERE l.id = $1 AND l.user_id = $2;
+LEFT JOIN tenant t ON t.id = u.tenant_id;
 
 -- name: over
 -- Which of these logins let nobody in any more: those that were revoked, have expired or are gone, and those of disabled
@@ -118,11 +118,12 @@ SELECT id FROM api_key WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL F
 UPDATE api_key SET last_used_at = now()
 WHERE id = $1 AND coalesce(last_used_at < now() - interval '1 minute', true);
 
--- name: by_device_token
--- All that a request of a phone is judged on. Unbinding replaces the hash, so the token of an unbound phone is unknown.
-SELECT d.id, d.tenant_id, d.hardware_id, d.user_id, u.disabled_at IS NOT NULL AS disabled, t.status = 'suspended' AS suspended
+-- name: by_device_tokens
+-- All that requests of phones are judged on. Unbinding replaces the hash, so the token of an unbound phone is unknown.
+SELECT d.id, d.tenant_id, d.hardware_id, d.user_id, d.token_hash,
+    u.disabled_at IS NOT NULL AS disabled, t.status = 'suspended' AS suspended
 FROM device d JOIN app_user u ON u.id = d.user_id JOIN tenant t ON t.id = d.tenant_id
-WHERE d.token_hash = $1 AND d.unbound_at IS NULL;
+WHERE d.token_hash = ANY ($1::bytea[]) AND d.unbound_at IS NULL;
 
 -- name: pages_of_tenant
 -- The nodes that hold pages of a tenant's agents.
@@ -138,7 +139,7 @@ SELECT id, node FROM device WHERE tenant_id = $1 AND node IS NOT NULL;
 -- name: expire
 -- Drop a batch of logins that ended a week ago, with their refresh tokens.
 DELETE FROM login
-WHERE ctid = ANY (ARRAY(SELECT ctid FROM login WHERE expires_at < now() - interval '7 days' LIMIT 5000));
+WHERE ctid = ANY (ARRAY(SELECT ctid FROM login WHERE expires_at < now() - interval '7 days' ORDER BY expires_at LIMIT 5000));
 
 -- name: create_api_key
 -- Make an API key, unless the tenant has one of that name.

@@ -37,7 +37,7 @@ DELETE FROM bind_token WHERE tenant_id = $1 AND user_id = $2 AND used_at IS NULL
 -- name: expire_tokens
 -- Drop a batch of bind tokens that expired a day ago.
 DELETE FROM bind_token
-WHERE hash = ANY (ARRAY(SELECT hash FROM bind_token WHERE expires_at < now() - interval '24 hours' LIMIT 5000));
+WHERE hash = ANY (ARRAY(SELECT hash FROM bind_token WHERE expires_at < now() - interval '24 hours' ORDER BY expires_at LIMIT 5000));
 
 -- name: add
 -- The first binding of a handset in this tenant; no row means that the handset has a row already.

@@ -12,4 +12,4 @@ VALUES ($1, $2, $3, $4, $5, $6);
 -- name: expire
 -- Drop a batch of keys older than a day.
 DELETE FROM idempotency_key
-WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_key WHERE created_at < now() - interval '24 hours' LIMIT 5000));
+WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_key WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT 5000));

@@ -53,7 +53,9 @@ UPDATE webhook_inbox SET next_at = now(), tries = 0, asks = true WHERE tenant_id
 UPDATE webhook_inbox SET next_at = now() + make_interval(secs => $3::float8), problem = $4 WHERE tenant_id = $1 AND id = $2;
 
 -- name: expire
--- Drop, in the whole installation, messages that were settled long ago, at most 5,000 at once.
-DELETE FROM webhook_inbox WHERE id IN (
-    SELECT id FROM webhook_inbox WHERE state <> 'new' AND received_at < now() - make_interval(secs => $1::float8) LIMIT 5000
-);
+-- Drop, in the whole installation, a batch of messages that were settled long ago.
+DELETE FROM webhook_inbox WHERE id = ANY (ARRAY(
+    SELECT id FROM webhook_inbox
+    WHERE state <> 'new' AND received_at < now() - make_interval(secs => $1::float8)
+    ORDER BY received_at LIMIT 5000
+));

@@ -33,6 +33,7 @@ LIMIT $3;
 -- Calls within reach, newest first. Like every list here it looks at $7 calls at most, found by index, and returns those
 -- that are wanted and the last one looked at, the edge. Each team is looked at by its own index; without teams there is
 -- one row to look for, and no condition on it. What stands for a recording is told by server/records.py alike.
+-- Calls are numbered in the order of the list: numbered in none, all would be looked at before the first is returned.
 SELECT c.*, u.name AS user_name
 FROM (SELECT DISTINCT unnest(coalesce($3::text[], '{everyone}'))) AS reached (team_id)
 CROSS JOIN LATERAL (
@@ -43,7 +44,7 @@ CROSS JOIN LATERAL (
                 AND ($10::text IS NULL OR device_id = $10)
                 AND ($20::text[] IS NULL OR coalesce(
                     recording_status, CASE WHEN record AND has_recording THEN 'awaited' ELSE 'none' END) = ANY ($20)) AS wanted,
-            row_number() OVER () = $7 AS edge
+            row_number() OVER (ORDER BY created_at DESC, id DESC) = $7 AS edge
         FROM (
             SELECT *
             FROM call
@@ -122,7 +123,7 @@ FROM (
             AND ($19::timestamptz IS NULL OR created_at >= $19) AND ($20::timestamptz IS NULL OR created_at < $20)
             AND ($21::text[] IS NULL OR coalesce(
                 recording_status, CASE WHEN record AND has_recording THEN 'awaited' ELSE 'none' END) = ANY ($21)) AS wanted,
-        row_number() OVER () = $8 AS edge
+        row_number() OVER (ORDER BY updated_at, id) = $8 AS edge
     FROM (
         SELECT *
         FROM call
@@ -140,7 +141,8 @@ LIMIT $7;
 -- Calls within reach whose next follow-up is due and not made, the longest due first.
 SELECT c.*, u.name AS user_name
 FROM (
-    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4 AS wanted, row_number() OVER () = $8 AS edge
+    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4 AS wanted,
+        row_number() OVER (ORDER BY follow_up_next_at, id) = $8 AS edge
     FROM (
         SELECT *
         FROM call
@@ -162,7 +164,8 @@ LIMIT $7;
 -- Calls within reach that ended without a record of the agent, the last ended first.
 SELECT c.*, u.name AS user_name
 FROM (
-    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4 AS wanted, row_number() OVER () = $8 AS edge
+    SELECT *, $3::text[] IS NULL OR team_id = ANY ($3) OR user_id = $4 AS wanted,
+        row_number() OVER (ORDER BY ended_at DESC, id DESC) = $8 AS edge
     FROM (
         SELECT *
         FROM call

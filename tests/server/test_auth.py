@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 import jwt
@@ -683,6 +684,26 @@ async def test_device_token_lets_the_phone_in(desk: FrontDesk, acme: str) -> Non
 
     assert ("phone", device_id, acme, ann) == (identity.kind, identity.id, identity.tenant_id, identity.user_id)
     assert device_id == await open_socket(desk.auth, "phone", **{**headers, "x-device-id": device_id})
+
+
+async def test_phones_that_come_at_once_are_looked_up_at_once(desk: FrontDesk, acme: str, database: Database) -> None:
+    """Phones that come back when a node died share a query, rather than keep everybody else from the pool; each is told
+    its own."""
+    ann = await ann_id(desk)
+    phones = [await desk.phone(acme, ann, f"hw-{number}") for number in range(20)]
+    asked = [
+        {"authorization": f"Bearer {token}", "x-device-id": f"hw-{number}"}
+        for number, (_, token) in enumerate([*phones, ("", "ddp_unknown")])
+    ]
+    queries: list[str] = []
+    async with AsyncExitStack() as pool:
+        for _ in range(2):
+            connection = await pool.enter_async_context(database.by_key())
+            connection.add_query_logger(lambda logged: queries.append(logged.query))
+    told = await asyncio.gather(*(open_socket(desk.auth, "phone", **headers) for headers in asked))
+
+    assert [*(device_id for device_id, _ in phones), "DEVICE_UNBOUND"] == told
+    assert 1 == sum("token_hash" in query for query in queries)
 
 
 @pytest.mark.parametrize("device", [{}, {"x-device-id": "hw-2"}])

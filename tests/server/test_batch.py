@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
-from server.batch import Batch
+from protocol.errors import DialdeskError
+from server.batch import STUCK, Batch
+from tests.waiting import until
 
 
 class Run:
@@ -133,3 +136,140 @@ async def test_a_run_that_leaves_answers_out_is_told_to_all_who_asked() -> None:
         told = await asyncio.gather(*(batch.ask(n) for n in range(3)), return_exceptions=True)
 
     assert [ValueError] * 3 == [type(error) for error in told]
+
+
+async def test_a_second_run_begins_while_the_first_is_stuck() -> None:
+    """With two at once nobody waits for one that waits; a third ask goes with whichever is done first."""
+    go = {1: asyncio.Event(), 2: asyncio.Event()}
+    runs: list[list[int]] = []
+
+    async def stuck(asks: Sequence[int]) -> Sequence[int]:
+        runs.append(list(asks))
+        if asks[0] in go:
+            await go[asks[0]].wait()
+        return asks
+
+    batch = Batch(stuck, at_once=2)
+    first = asyncio.create_task(batch.ask(1))
+    await until(lambda: [[1]] == runs)
+    second = asyncio.create_task(batch.ask(2))
+    await until(lambda: [[1], [2]] == runs)
+    third = asyncio.create_task(batch.ask(3))
+    go[2].set()
+
+    assert (2, 3) == (await second, await third)
+    assert not first.done()
+    go[1].set()
+    assert 1 == await first
+    assert [[1], [2], [3]] == runs
+
+
+class Poison:
+    """Fails whatever it is part of with `error`; all else is answered with itself."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.runs = 0
+
+    async def __call__(self, asks: Sequence[int]) -> Sequence[int]:
+        self.runs += 1
+        if 2 in asks:
+            raise self.error
+        return asks
+
+
+@pytest.mark.parametrize("error", [ValueError("poisoned"), DialdeskError("INVALID_FIELD")])
+async def test_apart_nobody_fails_for_what_another_asked(error: Exception) -> None:
+    """A run that fails is taken apart: each asks alone, and the poisoned one has the error to itself."""
+    batch = Batch(Poison(error), apart=True)
+
+    told = await asyncio.gather(*(batch.ask(n) for n in range(4)), return_exceptions=True)
+
+    assert [0, 1, error, 3] == told
+
+
+async def test_an_outage_is_not_asked_about_again_for_each() -> None:
+    """What may be tried again was nobody's fault: all are told at once."""
+    run = Poison(DialdeskError("UNAVAILABLE"))
+    batch = Batch(run, apart=True)
+
+    told = await asyncio.gather(*(batch.ask(n) for n in range(4)), return_exceptions=True)
+
+    assert [run.error] * 4 == told
+    assert 1 == run.runs
+
+
+async def test_what_was_rolled_back_is_asked_for_one_by_one() -> None:
+    """A deadlock or a lock that somebody keeps: certainly nothing was done, and one of these may be the cause."""
+    error = DialdeskError("UNAVAILABLE")
+    error.__cause__ = asyncpg.DeadlockDetectedError("deadlock detected")
+    batch = Batch(Poison(error), apart=True)
+
+    told = await asyncio.gather(*(batch.ask(n) for n in range(4)), return_exceptions=True)
+
+    assert [0, 1, error, 3] == told
+
+
+class Failing:
+    """Every run fails: the first, of many, as the first of `errors` says, each ask alone as the second does."""
+
+    def __init__(self, together: Exception, alone: Exception) -> None:
+        self.errors = (together, alone)
+        self.runs = 0
+
+    async def __call__(self, asks: Sequence[int]) -> Sequence[int]:
+        self.runs += 1
+        raise self.errors[len(asks) == 1]
+
+
+async def test_an_outage_that_comes_meanwhile_is_told_to_the_rest() -> None:
+    """Nobody waits until each of the others has met it."""
+    run = Failing(ValueError("poisoned"), DialdeskError("UNAVAILABLE"))
+    batch = Batch(run, apart=True)
+
+    told = await asyncio.gather(*(batch.ask(n) for n in range(10)), return_exceptions=True)
+
+    assert ([run.errors[1]] * 10, 2) == (told, run.runs)
+
+
+async def test_no_more_than_a_few_locks_are_waited_for_one_by_one() -> None:
+    """Then the rest is told the same, or who asks next would wait for all of them."""
+    locked = DialdeskError("UNAVAILABLE")
+    locked.__cause__ = asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
+    run = Failing(locked, locked)
+    batch = Batch(run, apart=True)
+
+    told = await asyncio.gather(*(batch.ask(n) for n in range(10)), return_exceptions=True)
+
+    assert ([locked] * 10, 1 + STUCK) == (told, run.runs)
+
+
+async def test_nothing_is_asked_for_who_has_gone(run: Run) -> None:
+    """It was told that nothing came of it."""
+    batch = Batch(run)
+    run.go.clear()
+    first = asyncio.create_task(batch.ask(1))
+    await run.begun.wait()
+    gone, here = [asyncio.create_task(batch.ask(n)) for n in (2, 3)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    run.go.set()
+    await asyncio.gather(first, here)
+
+    assert [[1], [3]] == run.batches
+
+
+async def test_nor_alone(run: Run) -> None:
+    """Who goes while the others are heard one by one is not heard."""
+    batch = Batch(run, apart=True)
+    run.error = ValueError("poisoned")
+    run.go.clear()
+    first, gone, last = [asyncio.create_task(batch.ask(n)) for n in (1, 2, 3)]
+    await run.begun.wait()
+    gone.cancel()
+    await asyncio.wait([gone])
+    run.go.set()
+    await asyncio.gather(first, last)
+
+    assert [[1, 2, 3], [1], [3]] == run.batches

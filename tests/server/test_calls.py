@@ -203,6 +203,42 @@ async def foreign(database: Database) -> Office:
 # --- dialling ---------------------------------------------------------------------------------------------------------
 
 
+async def test_a_dial_that_cannot_be_written_fails_no_other(floor: Floor) -> None:
+    """Dials of one moment are committed together; one that holds what no row can hold, or finds its phone taken, is
+    refused alone."""
+    staff = [await floor.staff() for _ in range(4)]
+    asked: list[dict[str, Any]] = [{}, {"customer_name": "\0"}, {}, {}]
+
+    told = await asyncio.gather(
+        *(floor.dial(who, **fields) for (who, _), fields in zip(staff, asked, strict=True)),
+        floor.dial(staff[3][0]),
+        return_exceptions=True,
+    )
+
+    refused = [error.code for error in told if isinstance(error, DialdeskError)]
+    assert sorted(["INVALID_FIELD", "DEVICE_BUSY"]) == sorted(refused)
+    assert {"call": 3, "call_event": 3, "command": 3, "idempotency_key": 0, "agent_event": 0} == await floor.written()
+
+
+async def test_reports_of_one_moment_are_committed_each_for_itself(floor: Floor) -> None:
+    """One that is poisoned is refused alone; the others move their calls, and each agent is told of its own."""
+    staff = [await floor.staff() for _ in range(5)]
+    ids = [await floor.dial(who) for who, _ in staff]
+    raw = ["fine", "fine", "\0", "fine", "fine"]
+
+    told = await asyncio.gather(
+        *(
+            floor.end(phone, call_id, Outcome.MISSED, hangup_cause=cause)
+            for (_, phone), call_id, cause in zip(staff, ids, raw, strict=True)
+        ),
+        return_exceptions=True,
+    )
+
+    assert [True, True, False, True, True] == [one is None for one in told]
+    assert ["ended", "ended", "pending", "ended", "ended"] == [(await floor.call(call_id))["status"] for call_id in ids]
+    assert [1, 1, 0, 1, 1] == [len(await floor.stream(who.id)) for who, _ in staff]
+
+
 async def test_a_dial_commits_call_event_command_and_answer_and_then_tells_the_phone(floor: Floor) -> None:
     """The phone's node is sent the very command that stands in the row, under its id."""
     who, phone = await floor.staff()

@@ -15,6 +15,7 @@ from storage.migrate import migrate
 from tests.conftest import Neighbours
 
 AGENT = DialContext(
+    answered=False,
     team_id=None,
     call_method="mobile",
     default_device_id=None,

@@ -13,7 +13,7 @@ from protocol.messages import CallDialing
 from storage import attempts, calls, lines
 from storage.attempts import Attempt
 from storage.audit import Actor
-from storage.calls import Explanation, NewCloudCall
+from storage.calls import Change, Explanation, NewCloudCall
 from storage.database import Database, Duplicate
 from storage.idempotency import Once
 from storage.lines import Setup
@@ -277,7 +277,7 @@ async def test_what_was_read_of_a_call_is_stale_when_it_goes_on(desk: Desk) -> N
         state = msgspec.structs.replace(before.state, status=Status.CALLING)
         why = Explanation(source="provider", kind="PROGRESS", effect="moved", data=b"{}")
         tell = CallDialing(call_id=call_id, at=0, evidence=Evidence.ASSUMED, source="provider", customer_phone="1")
-        moved = await calls.change(connection, before, state, None, why, tell)
+        moved = await calls.change(connection, Change(before, state, None, why, tell))
         after = await calls.read(connection, desk.tenant_id, call_id)
 
     assert moved is None

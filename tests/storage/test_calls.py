@@ -1,6 +1,7 @@
 """Calls and their commands as rows: who claims what is due, who wins a race, and what a dial finds."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +12,8 @@ from protocol.call import Outcome, Status
 from protocol.identifiers import new_call_id, new_id
 from protocol.messages import DeviceStatus
 from storage import calls, nodes
-from storage.calls import Dialled, DueCommand, Explanation, NewCall, StoredCall
-from storage.database import Database, Duplicate
+from storage.calls import Change, Dialled, DueCommand, Explanation, NewCall, NewDial, StoredCall, Wanted
+from storage.database import PLANNED_ONCE, Connection, Database, Duplicate
 from storage.idempotency import Once
 from tests.conftest import Office
 from tests.storage.test_nodes import claim_of, enlist
@@ -36,8 +37,8 @@ class Desk:
         self.user_id = user_id
         self.phone = phone
 
-    async def dial(self, *, key: str | None = None, expires_in: float = 20.0, **more: Any) -> tuple[Dialled, str]:
-        """Make a call: (what became of it, its id)."""
+    def new(self, *, key: str | None = None, expires_in: float = 20.0, **more: Any) -> NewDial:
+        """A call to be made."""
         call = NewCall(
             id=new_call_id(),
             team_id=None,
@@ -57,9 +58,14 @@ class Desk:
             resend_after=RESEND_AFTER,
             **{"tenant_id": self.office.tenant_id, "user_id": self.user_id, "device_id": self.phone, **more},
         )
-        once = Once(self.office.tenant_id, self.user_id, "dial", key, b"body")
+        return NewDial(call, Once(self.office.tenant_id, self.user_id, "dial", key, b"body"), Answer(call.id))
+
+    async def dial(self, **more: Any) -> tuple[Dialled, str]:
+        """Make a call: (what became of it, its id)."""
+        dial = self.new(**more)
         async with self.database.connection() as connection:
-            return await calls.dial(connection, call, once, Answer(call.id)), call.id
+            (dialled,) = await calls.dial_all(connection, [dial])
+        return dialled, dial.call.id
 
     async def read(self, call_id: str) -> StoredCall:
         """The call as reports see it."""
@@ -157,6 +163,163 @@ async def test_rules_that_refuse_a_dial_are_told_by_name(desk: Desk) -> None:
     assert 1 == await desk.value("SELECT count(*) FROM call")
 
 
+async def test_of_many_dials_each_is_judged_by_its_own_phone(desk: Desk) -> None:
+    """In one statement: who is refused leaves nothing behind, and the others are dialled."""
+    phones = [desk.phone, *[await desk.office.phone(desk.user_id) for _ in range(3)]]
+    await desk.execute("UPDATE device SET online_status = 'offline' WHERE id = $1", phones[1])
+    await desk.execute("UPDATE device SET handset_busy = true WHERE id = $1", phones[2])
+    dials = [desk.new(key=f"k{n}", device_id=phone) for n, phone in enumerate([*phones, "no phone"])]
+
+    async with desk.database.connection() as connection:
+        dialled = await calls.dial_all(connection, dials)
+
+    assert [None, "DEVICE_OFFLINE", "DEVICE_BUSY", None, "NO_DEVICE"] == [one.refused for one in dialled]
+    assert [dials[0].call.id, dials[3].call.id] == await desk.value(
+        "SELECT array_agg(id ORDER BY device_id = $1 DESC) FROM call", desk.phone
+    )
+    assert [2, 2, 2] == [
+        await desk.value(f"SELECT count(*) FROM {table}") for table in ("call_event", "command", "idempotency_key")
+    ]
+
+
+async def test_a_dial_that_waited_until_its_time_was_up_is_not_made(desk: Desk) -> None:
+    """Whoever asked for it has been told that it failed; nothing is written, and it may be asked for again."""
+    dialled, _ = await desk.dial(key="k", expires_in=-1)
+
+    assert "UNAVAILABLE" == dialled.refused
+    assert [0, 0] == [await desk.value(f"SELECT count(*) FROM {table}") for table in ("call", "idempotency_key")]
+
+
+async def test_an_agent_that_was_disabled_meanwhile_makes_no_call(desk: Desk) -> None:
+    """After the dial was judged, and before it is written."""
+    await desk.execute("UPDATE app_user SET disabled_at = now() WHERE id = $1", desk.user_id)
+
+    dialled, _ = await desk.dial()
+
+    assert ("NO_DEVICE", 0) == (dialled.refused, await desk.value("SELECT count(*) FROM call"))
+
+
+# --- batches that cross -----------------------------------------------------------------------------------------------
+
+
+class Crossed:
+    """Two batches over the same rows, one of which asks backwards; both wait for the row in the middle until they have
+    locked what they lock before it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def phones(self) -> list[str]:
+        """Three phones of the agent."""
+        return sorted([self.desk.phone, *[await self.desk.office.phone(self.desk.user_id) for _ in range(2)]])
+
+    async def run(
+        self, batches: Sequence[Callable[[Connection], Awaitable[Any]]], hold: str, *values: Any
+    ) -> list[Any]:
+        """What came of each, planned as by key, but without its bound on waiting: a test waits as long as it takes."""
+
+        async def one(batch: Callable[[Connection], Awaitable[Any]]) -> Any:
+            async with self.desk.database.transaction() as connection:
+                for setting in PLANNED_ONCE.items():
+                    await connection.execute("SELECT set_config($1, $2, true)", *setting)
+                return await batch(connection)
+
+        async with self.desk.database.connection() as connection:
+            holding = connection.transaction()
+            await holding.start()
+            await connection.execute(hold, *values)
+            asking = []
+            for number, batch in enumerate(batches, 1):
+                asking.append(asyncio.create_task(one(batch)))
+                await until_blocked(self.desk.database, number)
+            await holding.rollback()
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+
+@pytest.fixture
+def crossed(desk: Desk) -> Crossed:
+    """Batches that cross."""
+    return Crossed(desk)
+
+
+async def test_changes_that_cross_do_not_wait_for_each_other(desk: Desk, crossed: Crossed) -> None:
+    """Each call is moved once, by whoever locked it first, and no batch comes to nothing."""
+    ids = sorted([(await desk.dial(device_id=phone))[1] for phone in await crossed.phones()])
+    read = [await desk.read(call_id) for call_id in ids]
+    changes = [
+        Change(call, msgspec.structs.replace(call.state, status=Status.CALLING), call.reap_at, MOVED, TELL)
+        for call in read
+    ]
+
+    told = await crossed.run(
+        [lambda c: calls.change_all(c, changes), lambda c: calls.change_all(c, changes[::-1])],
+        "SELECT FROM call WHERE id = $1 FOR UPDATE",
+        ids[1],
+    )
+
+    assert [[True] * 3, [False] * 3] == [[one is not None for one in batch] for batch in told]
+
+
+async def test_acknowledgements_that_cross_do_not_wait_for_each_other(desk: Desk, crossed: Crossed) -> None:
+    """Both are written."""
+    for phone in await crossed.phones():
+        await desk.dial(device_id=phone)
+    rows = await desk.value("SELECT array_agg(ARRAY[id, device_id] ORDER BY id) FROM command")
+    acks = [(command_id, device_id) for command_id, device_id in rows]
+
+    told = await crossed.run(
+        [lambda c: calls.ack_all(c, acks), lambda c: calls.ack_all(c, acks[::-1])],
+        "SELECT FROM command WHERE id = $1 FOR UPDATE",
+        acks[1][0],
+    )
+
+    assert [None, None] == told
+    assert 3 == await desk.value("SELECT count(*) FROM command WHERE acked_at IS NOT NULL")
+
+
+async def test_dials_that_cross_do_not_wait_for_each_other(desk: Desk, crossed: Crossed) -> None:
+    """The same keys, for other phones: one batch is made whole, and the other is told that they exist."""
+    phones = await crossed.phones()
+    others = [await desk.office.phone(desk.user_id) for _ in range(3)]
+    once = desk.new(key="1").once
+    batches = [
+        [desk.new(key=str(n), device_id=phone) for n, phone in enumerate(phones)],
+        [desk.new(key=str(2 - n), device_id=phone) for n, phone in enumerate(sorted(others))],
+    ]
+
+    first, second = await crossed.run(
+        [lambda c: calls.dial_all(c, batches[0]), lambda c: calls.dial_all(c, batches[1])],
+        "INSERT INTO idempotency_key (tenant_id, actor_id, operation, key, request_sha256, answer)"
+        " VALUES ($1, $2, $3, $4, '', '')",
+        once.tenant_id,
+        *once.place,
+    )
+
+    assert [None] * 3 == [one.refused for one in first]
+    assert ("idempotency_key_once", 3) == (second.constraint, await desk.value("SELECT count(*) FROM call"))
+
+
+async def test_what_dials_need_to_know_is_told_to_each(desk: Desk) -> None:
+    """In the order asked: with its phones, whether it was answered before, and nothing beyond the asker's reach."""
+    await desk.dial(key="k")
+    other = await desk.office.agent()
+    own = calls.Reach(tenant_id=desk.office.tenant_id, user_id=desk.user_id, only_user=desk.user_id, only_teams=None)
+    foreign = calls.Reach.whole("t2")
+    once = [Once(desk.office.tenant_id, desk.user_id, "dial", key, b"") for key in ("k", "k2", None)]
+    wanted = [Wanted(own, desk.user_id, one) for one in once] + [
+        Wanted(own, other, None),
+        Wanted(calls.Reach.whole(desk.office.tenant_id), other, None),
+        Wanted(foreign, desk.user_id, None),
+    ]
+
+    async with desk.database.connection() as connection:
+        told = await calls.contexts(connection, wanted)
+
+    known = [None if one is None else (one.answered, [phone.id for phone in one.phones]) for one in told]
+    here = [desk.phone]
+    assert [(True, here), (False, here), (False, here), None, (False, []), None] == known
+
+
 # --- change -----------------------------------------------------------------------------------------------------------
 
 
@@ -170,8 +333,8 @@ async def test_a_call_is_moved_from_the_version_that_was_read(desk: Desk) -> Non
     read = await desk.read(call_id)
     ringing = msgspec.structs.replace(read.state, status=Status.RINGING)
     async with desk.database.connection() as connection:
-        first = await calls.change(connection, read, ringing, read.reap_at, MOVED, TELL)
-        second = await calls.change(connection, read, ringing, read.reap_at, MOVED, TELL)
+        first = await calls.change(connection, Change(read, ringing, read.reap_at, MOVED, TELL))
+        second = await calls.change(connection, Change(read, ringing, read.reap_at, MOVED, TELL))
 
     assert first is not None
     assert second is None
@@ -190,9 +353,53 @@ async def test_of_many_who_move_a_call_at_once_one_wins(desk: Desk) -> None:
 
     async def move() -> bool:
         async with desk.database.connection() as connection:
-            return await calls.change(connection, read, ringing, read.reap_at, MOVED, TELL) is not None
+            return await calls.change(connection, Change(read, ringing, read.reap_at, MOVED, TELL)) is not None
 
     assert 1 == sum(await asyncio.gather(*(move() for _ in range(8))))
+
+
+async def test_many_calls_are_moved_at_once_and_each_agent_is_told_its_own(desk: Desk) -> None:
+    """In one statement: of two changes of one call one moves it, and each agent has its own numbers."""
+    second = await desk.office.phone(desk.user_id)
+    other = await desk.office.agent()
+    third = await desk.office.phone(other)
+    ids = [
+        (await desk.dial())[1],
+        (await desk.dial(device_id=second))[1],
+        (await desk.dial(device_id=third, user_id=other))[1],
+    ]
+    read = [await desk.read(call_id) for call_id in ids]
+
+    def ringing(call: StoredCall) -> Change:
+        return Change(call, msgspec.structs.replace(call.state, status=Status.RINGING), call.reap_at, MOVED, TELL)
+
+    overtaken = ringing(msgspec.structs.replace(read[0], version=9))
+    async with desk.database.connection() as connection:
+        told = await calls.change_all(
+            connection, [ringing(read[2]), overtaken, ringing(read[1]), ringing(read[0]), ringing(read[0])]
+        )
+
+    seqs = [None if one is None else (one.user_id, one.seq) for one in told]
+    assert [(other, 1), None, (desk.user_id, 1)] == seqs[:3]
+    assert [None, (desk.user_id, 2)] == sorted(seqs[3:], key=bool)
+    assert [2, 2, 2] == [(await desk.read(call_id)).version for call_id in ids]
+
+
+async def test_calls_are_read_in_the_order_asked(desk: Desk) -> None:
+    """One that is not there, or another tenant's, is None; the same one twice is told twice."""
+    _, call_id = await desk.dial()
+    tenant_id = desk.office.tenant_id
+    wanted = [
+        (tenant_id, "no call", None),
+        (tenant_id, call_id, "m"),
+        ("t2", call_id, None),
+        (tenant_id, call_id, None),
+    ]
+
+    async with desk.database.connection() as connection:
+        told = await calls.read_all(connection, wanted)
+
+    assert [None, call_id, None, call_id] == [None if call is None else call.id for call in told]
 
 
 async def test_a_report_that_is_in_the_history_is_seen(desk: Desk) -> None:
@@ -240,7 +447,8 @@ async def test_a_change_silences_what_it_overtakes(
     over = {"ended_at": read.now, "outcome": Outcome.MISSED} if status is Status.ENDED else {}
     state = msgspec.structs.replace(read.state, status=status, **over)
     async with desk.database.connection() as connection:
-        await calls.change(connection, read, state, read.reap_at, msgspec.structs.replace(MOVED, source=source), TELL)
+        why = msgspec.structs.replace(MOVED, source=source)
+        await calls.change(connection, Change(read, state, read.reap_at, why, TELL))
         rows = await connection.fetch("SELECT type, next_send_at IS NOT NULL, acked_at IS NOT NULL FROM command")
 
     assert commands == {row[0]: (row[1], row[2]) for row in rows}
@@ -311,7 +519,8 @@ async def test_a_command_is_sent_again_by_the_node_that_holds_its_phone(desk: De
 
 async def test_an_expired_command_falls_silent(desk: Desk) -> None:
     """It is due to nobody, neither to its node nor to a phone that comes back, and leaves the list of what is due."""
-    await desk.dial(expires_in=-1)
+    await desk.dial()
+    await desk.execute("UPDATE command SET expires_at = now()")
     await desk.dial(device_id=await desk.office.phone(desk.user_id))
     await desk.make_due()
     async with desk.database.transaction() as connection:
@@ -344,9 +553,9 @@ async def test_an_acknowledged_command_is_never_due(desk: Desk) -> None:
     await desk.dial()
     command_id = await desk.value("SELECT id FROM command")
     async with desk.database.connection() as connection:
-        await calls.ack(connection, command_id, "another phone")
+        await calls.ack_all(connection, [(command_id, "another phone")])
         still = await desk.value("SELECT next_send_at IS NOT NULL FROM command")
-        await calls.ack(connection, command_id, desk.phone)
+        await calls.ack_all(connection, [(command_id, desk.phone)])
     await desk.make_due()
 
     assert (True, []) == (still, await desk.due())
@@ -360,7 +569,7 @@ async def test_an_ack_and_a_resend_at_once_end_in_silence(desk: Desk) -> None:
 
     async def ack() -> None:
         async with desk.database.connection() as connection:
-            await calls.ack(connection, command_id, desk.phone)
+            await calls.ack_all(connection, [(command_id, desk.phone)])
 
     async with desk.database.transaction() as connection:
         await calls.due(connection, "a", RESEND_AFTER)

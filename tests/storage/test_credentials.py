@@ -149,11 +149,12 @@ async def test_all_logins_but_one_end(database: Database, tenant_id: str, ann: s
         mine, other, bens = [await credentials.open_login(connection, who, 60) for who in (ann, ann, ben)]
         ended = await credentials.end_logins(connection, ann, "test", but=mine)
         rest = await credentials.end_logins(connection, ann, "test")
-        standing = await credentials.find_login(connection, bens, ben)
+        standing, nobody = await credentials.find_logins(connection, [(bens, ben), (bens, ann)])
 
     assert ([other], [mine]) == ([login.id for login in ended], [login.id for login in rest])
     assert standing is not None
     assert not standing.over
+    assert nobody is None
 
 
 async def test_logins_that_let_nobody_in_are_told(database: Database, tenant_id: str, ann: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
@@ -10,7 +11,7 @@ import pytest
 
 import storage.database
 from protocol.errors import DialdeskError
-from storage.database import Database, Duplicate, open_database, queries
+from storage.database import BY_KEY, Database, Duplicate, open_database, queries, rolled_back, translated
 from tests.conftest import Office
 from tests.proxy import Proxy, proxy_to
 from tests.waiting import until
@@ -303,3 +304,50 @@ async def test_closing_does_not_wait_for_ever_for_a_connection_that_is_lent(
 
     assert time.monotonic() - begun < 20
     assert ("UNAVAILABLE", True) == refused
+
+
+async def test_a_statement_by_key_waits_for_no_lock_for_long(database_url: str, office: Office) -> None:
+    """Well within its deadline, and whoever asked knows that nothing was done."""
+    ann = await office.agent()
+    async with open_database(database_url, max_size=8, timeout=5) as database, database.transaction() as holding:
+        await holding.execute("SELECT FROM app_user WHERE id = $1 FOR UPDATE", ann)
+        async with database.by_key() as connection:
+            deadline = await connection.fetchval("SHOW lock_timeout")
+            with pytest.raises(DialdeskError) as refused:
+                with translated():
+                    await connection.execute("UPDATE app_user SET name = 'x' WHERE id = $1", ann, timeout=20)
+
+    assert ("1s", "UNAVAILABLE", True) == (deadline, refused.value.code, rolled_back(refused.value))
+
+
+async def test_statements_by_key_have_room_for_all_that_may_wait_for_locks(database_url: str) -> None:
+    """Two of each kind that writes, and two that read, in a pool of the usual size; one is open before anybody asks, so
+    that a pooler that refuses its settings is found at the start."""
+    async with open_database(database_url, timeout=5) as database:
+        async with database.connection() as connection:
+            opened = await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'dialdesk'"
+            )
+        async with AsyncExitStack() as lent:
+            async with asyncio.timeout(20):
+                for _ in range(BY_KEY):
+                    await lent.enter_async_context(database.by_key())
+
+    assert 2 <= opened
+
+
+async def test_a_statement_by_key_is_planned_once_and_walks_its_index(database: Database, office: Office) -> None:
+    """Whatever it is asked, and though the table is so small that reading it whole would be cheaper."""
+    statement = "SELECT u.name FROM unnest($1::text[]) AS asked (id) JOIN app_user u ON u.id = asked.id"
+    async with database.by_key() as connection:
+        for ids in ([], ["nobody"], [f"user {n}" for n in range(50)]):
+            await connection.fetch(statement, ids)
+        plans = await connection.fetchrow(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1", statement
+        )
+        jit = await connection.fetchval("SHOW jit")
+        explained = await connection.fetch(f"EXPLAIN {statement.replace('$1', 'ARRAY[1::text]')}")
+
+    assert ((3, 0), "off") == (tuple(plans or ()), jit)
+    assert "Index Scan using app_user_pkey" in "\n".join(row[0] for row in explained)

@@ -1,7 +1,7 @@
 """Hooks as rows: every change leaves word for those who asked, in its own transaction; each word is claimed once."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import msgspec
@@ -11,7 +11,7 @@ from protocol.call import Outcome, Status
 from protocol.identifiers import new_call_id, new_id
 from protocol.messages import DeviceStatus, RecordingReady
 from storage import calls, devices, fetches, hooks, nodes, recordings, uploads
-from storage.calls import Explanation, NewCall
+from storage.calls import Change, Explanation, NewCall, NewDial
 from storage.database import Connection, Database
 from storage.devices import Handset
 from storage.hooks import Event, Job
@@ -83,13 +83,14 @@ class Desk:
             record=True,
             command_id=new_id("msg"),
             command=b"{}",
-            expires_at=datetime.now(UTC),
+            expires_at=datetime.now(UTC) + timedelta(minutes=1),
             reap_after_expiry=10.0,
             resend_after=3.0,
         )
         once = Once(self.office.tenant_id, self.user_id, "dial", None, b"body")
         async with self.database.connection() as connection:
-            assert (await calls.dial(connection, call, once, TELL)).refused is None
+            (dialled,) = await calls.dial_all(connection, [NewDial(call, once, TELL)])
+        assert dialled.refused is None
         return call.id
 
     async def move(self, call_id: str, status: Status, effect: Any = "moved") -> None:
@@ -100,7 +101,7 @@ class Desk:
             over = {"ended_at": read.now, "outcome": Outcome.MISSED} if status is Status.ENDED else {}
             state = msgspec.structs.replace(read.state, status=status, **over)
             why = Explanation(source="phone", kind="SAID", effect=effect, data=b"{}")
-            assert await calls.change(connection, read, state, read.reap_at, why, TELL)
+            assert await calls.change(connection, Change(read, state, read.reap_at, why, TELL))
 
     async def claim(self, **more: Any) -> list[Job]:
         """Claim what is due, as a worker."""
@@ -181,9 +182,10 @@ async def test_what_is_rolled_back_leaves_no_word(desk: Desk) -> None:
         state = msgspec.structs.replace(read.state, status=Status.CONNECTED)
         transaction = connection.transaction()
         await transaction.start()
-        assert await calls.change(connection, read, state, read.reap_at, why, TELL)
+        assert await calls.change(connection, Change(read, state, read.reap_at, why, TELL))
         await transaction.rollback()
-        assert await calls.change(connection, msgspec.structs.replace(read, version=9), state, None, why, TELL) is None
+        overtaken = Change(msgspec.structs.replace(read, version=9), state, None, why, TELL)
+        assert await calls.change(connection, overtaken) is None
 
     assert [("call.created", call_id)] == await desk.told()
 

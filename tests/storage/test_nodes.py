@@ -250,7 +250,7 @@ async def test_a_phone_learns_at_its_claim_of_commands_and_of_its_living_call(da
                 phone,
             )
         claimed, _ = await nodes.claim(connection, "a", [claim_of(phone)])
-        await calls.ack(connection, "m1", phone)
+        await calls.ack_all(connection, [("m1", phone)])
         again, _ = await nodes.claim(connection, "a", [claim_of(phone, 2)])
 
     assert ["m1"] == [command.message_id for command in claimed[phone].commands]
