@@ -79,6 +79,9 @@ LINGER = 5.0
 LINGER_BOUND = 16 * 1024 * 1024
 """Bytes of it that are read, and forgotten, meanwhile."""
 
+QUOTED = 300
+"""Characters of a refusal's reason, which may quote the name of a field: an answer is not as long as any request."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -395,9 +398,9 @@ def decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise DialdeskError("INVALID_FIELD", reason=str(error)) from error
+        raise DialdeskError("INVALID_FIELD", reason=str(error)[:QUOTED]) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DialdeskError("BAD_REQUEST", reason=str(error)) from error
+        raise DialdeskError("BAD_REQUEST", reason=str(error)[:QUOTED]) from error
 
 
 def read_query(query_string: bytes, kind: type[S]) -> S:

@@ -353,8 +353,9 @@ class Infinity:
         if len(webhook.body) > WEBHOOK_BOUND:
             raise WebhookRefused("the call record is too large")
         try:
-            # as text: what is not read is kept too, and must be UTF-8
-            record = msgspec.json.decode(webhook.body.decode(), type=_Record)
+            text = webhook.body.decode()
+            record = msgspec.json.decode(text, type=_Record)
+            said = msgspec.json.encode(msgspec.json.decode(text))  # what is not read is kept too, if it can be
         except _UNREADABLE:
             raise WebhookRefused("this is not a call record") from None
         if not _word(record.uuid) and not _word(record.customuuid):
@@ -362,7 +363,7 @@ class Infinity:
         ours, theirs = self._settings.company_code, _word(record.companycode)
         if ours and theirs != ours:
             raise WebhookRefused("the call record is of another company")
-        return self._told(record, webhook.body, webhook.received_at)
+        return self._told(record, said, webhook.received_at)
 
     def key_of(self, webhook: Webhook) -> str:
         """Return the digest of the body: the vendor gives its deliveries no ids."""
@@ -671,7 +672,13 @@ def _seconds(told: _Word) -> int | None:
 
 
 def _url(told: str | None) -> str | None:
-    return told if told is not None and told.startswith(("http://", "https://")) else None
+    if told is None or not told.startswith(("http://", "https://")):
+        return None
+    try:
+        urlsplit(told)
+    except ValueError:  # such as of `http://[`
+        return None
+    return told
 
 
 def _same_number(number: str, *others: _Word) -> bool:

@@ -5,6 +5,7 @@ says becomes events of `protocol.call`, weighed there like a phone's reports. Wh
 raw, and that ends nothing.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -70,11 +71,20 @@ class Heard(msgspec.Struct, frozen=True):
     status: str
 
 
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+"""An escape, not a backslash that is escaped itself."""
+
+
+def without_nul(said: bytes) -> bytes:
+    """Return JSON with U+FFFD in the place of each NUL, which PostgreSQL keeps in no text."""
+    return _NUL.sub(rb"\1\\ufffd", said) if b"\\u0000" in said else said
+
+
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a vendor says of one call, which it names by its own id, by our tag, or both.
 
     `once` makes a repeat a repeat: the same fact told again, by webhook or look-up, has the same. `raw` is JSON of what
-    was said, without credentials.
+    was said, without credentials and without NUL.
     """
 
     provider_call_id: str | None
@@ -82,6 +92,10 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     event: Progress | End | Recording | Heard
     once: str
     raw: bytes
+
+    def __post_init__(self) -> None:
+        """Make `raw` what can be kept: a text that nobody reads must not lose the end of a call."""
+        msgspec.structs.force_setattr(self, "raw", without_nul(self.raw))
 
 
 LEFT_OPEN = frozenset({*range(100, 200), *range(300, 400), 408, 409, 425, 499, *range(500, 600)})

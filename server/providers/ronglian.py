@@ -588,7 +588,13 @@ def _time(told: _Word) -> datetime | None:
 
 
 def _url(told: str) -> str | None:
-    return told if told.startswith(("http://", "https://")) else None
+    if not told.startswith(("http://", "https://")):
+        return None
+    try:
+        urlsplit(told)
+    except ValueError:  # such as of `http://[`
+        return None
+    return told
 
 
 def _digest(*facts: str) -> str:

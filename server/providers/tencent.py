@@ -40,6 +40,7 @@ from server.providers.provider import (
     Unsupported,
     Webhook,
     WebhookRefused,
+    without_nul,
 )
 
 if TYPE_CHECKING:
@@ -326,7 +327,7 @@ class Tencent:
         if len(webhook.body) > LARGEST_PUSH:
             raise WebhookRefused(f"the push has more than {LARGEST_PUSH} bytes")
         try:
-            said = msgspec.json.decode(webhook.body)
+            said = msgspec.json.decode(without_nul(webhook.body))
             push = msgspec.convert(said, _Push, strict=False)
             cdr = msgspec.convert(said, _Cdr, strict=False) if action == "cdr" else None
             raw = _raw(said)
@@ -523,7 +524,7 @@ def _told_by_record(cdr: _Cdr, raw: bytes, *, otherwise: datetime) -> list[Told]
         by="provider",
         evidence=Evidence.PROVIDER_RECORD,
         started_at=answered,
-        duration=cdr.duration if answered else None,
+        duration=_seconds(cdr.duration) if answered else None,
         cause=cause,
         raw_cause=word[:100] or None,
         has_recording=True if cdr.url else None,
@@ -559,6 +560,11 @@ def _at(seconds: int | None) -> datetime | None:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, OSError, ValueError):
         return None
+
+
+def _seconds(told: int | None) -> int | None:
+    """Return how long a call was; None for what cannot be that."""
+    return told if told is not None and 0 <= told < 2**31 else None
 
 
 def _read(answer: object, kind: type[T]) -> T:
