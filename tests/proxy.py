@@ -1,6 +1,7 @@
 """A line that tests can cut or stall, also at a word: a TCP proxy before a server of any kind."""
 
 import asyncio
+import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,12 +12,16 @@ _LONGEST_WORD = 1024
 
 
 class Proxy:
-    """Forwards to the server of a URL; `url` is the same one through the proxy."""
+    """Forwards to the server of a URL; `url` is the same one through the proxy. Where others stand beside it, each
+    connection goes to any of them that takes it. `port` is where it listens, or 0 for one that is free."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *others: str, port: int = 0) -> None:
         self._target = urlsplit(url)
+        self._targets = [self._target, *map(urlsplit, others)]
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self._port = port
+        self.late = 0.0
+        """Seconds by which all that is said comes late."""
         self._lines: set[asyncio.Task[None]] = set()
         self._passing = asyncio.Event()
         self._passing.set()
@@ -80,7 +85,7 @@ class Proxy:
         self._lines.add(line)
         far = None
         try:
-            far_reader, far = await asyncio.open_connection(self._target.hostname, self._target.port)
+            far_reader, far = await self._reach()
             ways = [asyncio.create_task(self._ask(reader, far)), asyncio.create_task(self._answer(far_reader, writer))]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -88,23 +93,37 @@ class Proxy:
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
+        except (OSError, asyncio.CancelledError):
+            pass  # no server takes it, or the line is cut: what the client hears is the end of its own connection
         finally:
             self._lines.discard(line)
             writer.transport.abort()
             if far is not None:
                 far.transport.abort()
 
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to any server; the last that is asked says why not."""
+        first, *rest = random.sample(self._targets, len(self._targets))
+        for target in rest:
+            try:
+                return await asyncio.open_connection(target.hostname, target.port)
+            except OSError:
+                continue
+        return await asyncio.open_connection(first.hostname, first.port)
+
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         before = b""
         while data := await reader.read(65536):
             before = b"" if self._is_said(before + data) else (before + data)[-_LONGEST_WORD:]
             await self._passing.wait()
+            await asyncio.sleep(self.late)
             writer.write(data)
             await writer.drain()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             await self._answering.wait()
+            await asyncio.sleep(self.late)
             writer.write(data)
             await writer.drain()
         if self._left_open is not None:
@@ -123,9 +142,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy_to(url: str) -> AsyncIterator[Proxy]:
-    """A proxy to the server of `url`, open until the block ends."""
-    proxy = Proxy(url)
+async def proxy_to(url: str, *others: str, port: int = 0) -> AsyncIterator[Proxy]:
+    """A proxy to the server of `url`, or any of several, open until the block ends."""
+    proxy = Proxy(url, *others, port=port)
     await proxy.open()
     try:
         yield proxy

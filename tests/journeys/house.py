@@ -52,11 +52,12 @@ QUICK = {
 
 
 class Process:
-    """A node or worker. `origin` is where a node answers."""
+    """A node or worker. `origin` is where a node answers; what it says goes to the end of `log`, if there is one."""
 
-    def __init__(self, command: str, environ: dict[str, str]) -> None:
+    def __init__(self, command: str, environ: dict[str, str], log: Path | None = None) -> None:
         self._command = command
         self._environ = environ
+        self._log = log
         self._reader: asyncio.Task[bytes] | None = None
         self._exit_code: asyncio.Task[bytes] | None = None
         self.pid = 0
@@ -75,17 +76,21 @@ class Process:
             while not (line := await says.line()).startswith(b"ready "):
                 said += line
                 assert line, f"the process ended before it was ready: {said.decode()}"
-        self._reader = asyncio.create_task(says.rest())
+        self._reader = asyncio.create_task(self._listen(says))
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to this process, which we started."""
         os.kill(self.pid, number)
 
+    async def exited(self) -> int:
+        """Wait for its end, however long it runs."""
+        assert self._exit_code is not None
+        return int(await asyncio.shield(self._exit_code))
+
     async def ended(self) -> int:
         """Wait for its end."""
-        assert self._exit_code is not None
         async with asyncio.timeout(DEADLINE):
-            code = int(await asyncio.shield(self._exit_code))
+            code = await self.exited()
             if self._reader is not None:
                 print((await self._reader).decode())  # pytest shows it where the story failed
         return code
@@ -97,6 +102,15 @@ class Process:
                 self.send(signal.SIGCONT)
                 self.send(signal.SIGTERM)
             await self.ended()
+
+    async def _listen(self, says: "_Pipe") -> bytes:
+        """Hear it out: what it said, but for what went to the log."""
+        if self._log is None:
+            return await says.rest()
+        with self._log.open("ab", buffering=0) as log:
+            while line := await says.line():
+                log.write(line)
+        return await says.rest()
 
 
 class _Pipe:
@@ -180,9 +194,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class House:
     """An installation: a database, a Redis prefix, nodes, a worker, a tenant."""
 
-    def __init__(self, database_url: str, redis_url: str, stack: AsyncExitStack) -> None:
+    def __init__(self, database_url: str, redis_url: str, stack: AsyncExitStack, *, logs: Path | None = None) -> None:
         self.database_url = database_url
         self._stack = stack
+        self._logs = logs
         self._environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -281,7 +296,8 @@ class House:
 
     async def _started(self, command: str, **settings: str) -> Process:
         environ = {**self._environ, "PORT": str(free_port()), **settings}
-        process = Process(command, environ)
+        log = None if self._logs is None else self._logs / f"{command}-{environ['PORT']}.log"
+        process = Process(command, environ, log)
         self.processes.append(process)
         await process.start()
         return process
