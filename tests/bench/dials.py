@@ -1,109 +1,123 @@
-"""What a dial costs, click to phone: POST /calls/dial on one node, committed, DIAL_COMMAND at a phone of another."""
+"""What a dial costs: POST /calls/dial, committed, its command at a phone of the other node; beside one row.
 
-import asyncio
-import time
-from contextlib import AsyncExitStack
+Desks and phones sit at both nodes, a desk never at the node of its phone. Each turn starts everything anew, measures
+the bare route of Starlette that inserts one row (limits.py) on the same PostgreSQL, and then the dials: by themselves,
+as whole calls, and at fixed rates. What is compared is compared turn by turn.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import click
 import msgspec
 
-from clients.agent import AgentClient
-from clients.phone import PhoneClient
-from protocol.messages import DialCommand
-from tests.bench.ground import AT_ONCE, USUAL_TIMES, cpu, load, open_house, percentile, turns
-from tests.journeys.house import House, Process
+from tests.bench.dialling import ENDING, Counted, Seat, Stretch, Task
+from tests.bench.ground import USUAL_TIMES, load, open_house
+from tests.bench.limits import CONNECTIONS, make_table, route, serve_route
+from tests.bench.processes import cpu
+from tests.bench.relay import apart, child
+from tests.bench.results import Dialled, Results
+from tests.bench.rigs import seat
+
+PAGED = 128
+"""Desks that make whole calls: each has a page open."""
+
+OPENING = 0.005
+"""Seconds that a desk with its phone may take to sit down."""
 
 
-class Dials(msgspec.Struct, frozen=True):
-    """What became of a stretch of dials: `took` in milliseconds from when each was due, in order; CPU seconds of both
-    nodes; and of the time that the node of the phones had something to do, how much it waited for a core."""
-
-    took: list[float]
-    accepted: int
-    refused: int
-    cpu: float
-    waited: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.accepted} accepted, {self.refused} refused, {self.accepted - len(self.took)} lost; p50"
-            f" {percentile(self.took, 50):.1f} ms, p99 {percentile(self.took, 99):.1f} ms, max {self.took[-1]:.1f} ms,"
-            f" waited {self.waited:.0%} for a core"
-        )
-
-
-class Desks:
-    """Agents on one node, each with a phone on the other."""
-
-    def __init__(self, pages: Process, phones_node: Process) -> None:
-        self.pages = pages
-        self.phones_node = phones_node
-        self._desks: list[AgentClient] = []
-        self._phones: list[PhoneClient] = []
-        self._arrived: dict[str, float] = {}
-
-    @classmethod
-    async def open(cls, stack: AsyncExitStack, house: House, pairs: int, **settings: str) -> "Desks":
-        """Start two nodes and a worker, and sit everybody down."""
-        settings = {**USUAL_TIMES, **settings}
-        phones_node = await house.node(**settings)  # the first takes the phones
-        desks = cls(await house.node(**settings), phones_node)
-        await house.worker(**settings)
-        listening = await stack.enter_async_context(asyncio.TaskGroup())
-        for _ in range(pairs):
-            desks._desks.append(desk := await house.agent(desks.pages))
-            desks._phones.append(phone := await house.phone(desk, AT_ONCE))
-            stack.callback(listening.create_task(desks._note_arrivals(phone)).cancel)
-        return desks
-
-    @property
-    def doubled(self) -> int:
-        """Dials that a phone was told twice."""
-        return sum(len(phone.dialled) - len({one.call_id for one in phone.dialled}) for phone in self._phones)
-
-    async def dial(self, rate: int, seconds: int) -> Dials:
-        """Dial on the next desk whenever one is due, whether or not the last was answered (open loop)."""
-        due: dict[str, float] = {}
-        refused = 0
-
-        async def one(desk: AgentClient, at: float) -> None:
-            nonlocal refused
-            try:
-                due[await desk.dial_over_http(customer_phone="13912345678")] = at
-            except Exception as error:  # noqa: BLE001 - counted and shown
-                refused += 1
-                if refused <= 3:
-                    click.echo(f"refused: {error}", err=True)
-
-        spent, (had, waited) = self._cpu(), turns(self.phones_node)
-        begin = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for number in range(rate * seconds):
-                at = begin + number / rate
-                if (wait := at - time.perf_counter()) > 0:
-                    await asyncio.sleep(wait)
-                group.create_task(one(self._desks[number % len(self._desks)], at))
-        await asyncio.sleep(2)  # for those under way, and for the reports of all
-        took = sorted((self._arrived[call] - at) * 1000 for call, at in due.items() if call in self._arrived)
-        had, waited = (now - then for now, then in zip(turns(self.phones_node), (had, waited), strict=True))
-        return Dials(took, len(due), refused, self._cpu() - spent, waited / (had + waited))
-
-    def _cpu(self) -> float:
-        return cpu(self.pages.pid) + cpu(self.phones_node.pid)
-
-    async def _note_arrivals(self, phone: PhoneClient) -> None:
-        async for envelope in phone.heard:
-            if isinstance(envelope.message, DialCommand):
-                self._arrived[envelope.message.call_id] = time.perf_counter()
+async def measure_dials(
+    desks: int, rates: Sequence[int], turns: int, warm_up: float, seconds: float, place: Path, *, pin: bool
+) -> None:
+    """Dial for some seconds by themselves, as whole calls, and at each rate, in turns."""
+    results = Results(place, pinned=pin)
+    stretches = [
+        Stretch(warm_up=warm_up, seconds=seconds, whole=False),
+        Stretch(warm_up=warm_up, seconds=seconds, whole=True),
+        *(Stretch(warm_up=warm_up, seconds=seconds, whole=False, rate=rate) for rate in rates),
+    ]
+    with apart(pin) as cores:
+        for turn in range(turns):
+            async with _rig(desks) as rig:
+                bare = (await route(rig.ports, turn, round(seconds), cores)).per_second
+                click.echo(f"insert route, {len(rig.ports)} nodes: {bare:.0f}/s; {load()}")
+                task = Task(seats=rig.seats, paged=PAGED, stretches=stretches, connections=CONNECTIONS, cores=cores)
+                async for stretch, counted, spent in _dialled(task, rig.pids):
+                    dialled = Dialled(
+                        what="whole call" if stretch.whole else "dial",
+                        rate=stretch.rate,
+                        turn=turn,
+                        per_second=counted.dials / counted.seconds,
+                        bare=bare,
+                        p50=counted.p50,
+                        p99=counted.p99,
+                        most=counted.most,
+                        refused=counted.refused,
+                        doubled=counted.doubled,
+                        cpu={name: each / max(1, counted.dials) for name, each in spent.items()},
+                        busy=counted.cpu / counted.seconds,
+                    )
+                    results.add(dialled)
+                    click.echo(_told(dialled))
 
 
-async def measure_dials(pairs: int, rate: int, seconds: int) -> None:
-    """Dial for some seconds, and tell how long it took."""
+class Rig(msgspec.Struct, frozen=True):
+    """What was started: the ports of the bare route, who dials where, and the processes whose cost counts, by name."""
+
+    ports: list[int]
+    seats: list[Seat]
+    pids: dict[str, list[int]]
+
+
+@asynccontextmanager
+async def _rig(desks: int) -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
-        house, _ = await open_house(stack)
-        desks = await Desks.open(stack, house, pairs)
-        dials = await desks.dial(rate, seconds)
-        click.echo(
-            f"dial -> phone, two nodes, {pairs} pairs, {rate}/s for {seconds} s: {dials}, {desks.doubled} doubled;"
-            f" {dials.cpu / max(1, dials.accepted) * 1000:.2f} ms of CPU a call on the nodes; {load()}"
+        house, servers = await open_house(stack)
+        await make_table(servers.database_url)
+        ports = [await serve_route(servers.database_url, stack) for _ in range(2)]
+        settings = {
+            **USUAL_TIMES,
+            "RESEND_AFTER": "60",  # a phone that is held says nothing for as long as a stretch lasts
+            "MESSAGES_PER_SECOND": "1000000",
+            "MESSAGE_BURST": "1000000",
+        }
+        nodes = [await house.node(**settings) for _ in range(2)]
+        worker = await house.worker(**settings)
+        here, there = (node.port for node in nodes)
+        ends = await seat(house, desks, lambda n: (here, there) if n % 2 else (there, here))
+        yield Rig(
+            ports,
+            [Seat(port=(there, here)[n % 2], page=page, phone=phone) for n, (page, phone) in enumerate(ends)],
+            {
+                "nodes": [node.pid for node in nodes],
+                "postgres": [servers.postgres.pid],
+                "valkey": [servers.valkey.pid],
+                "worker": [worker.pid],
+            },
         )
+
+
+async def _dialled(
+    task: Task, pids: Mapping[str, Sequence[int]]
+) -> AsyncIterator[tuple[Stretch, Counted, dict[str, float]]]:
+    """Have the generator do its task: each stretch, what it counted, and the CPU seconds that the servers spent."""
+    lasting = sum(stretch.warm_up + stretch.seconds + ENDING for stretch in task.stretches)
+    async with child("dialling.py", task, 30 + OPENING * len(task.seats) + lasting) as told:
+        for stretch in task.stretches:
+            await anext(told)
+            begun = {name: cpu(some) for name, some in pids.items()}
+            await anext(told)
+            spent = {name: cpu(some) - begun[name] for name, some in pids.items()}
+            yield stretch, msgspec.json.decode(await anext(told), type=Counted), spent
+
+
+def _told(dialled: Dialled) -> str:
+    each = ", ".join(f"{name} {seconds * 1000:.2f}" for name, seconds in dialled.cpu.items())
+    paced = "closed loop" if dialled.rate is None else f"{dialled.rate:g}/s due"
+    return (
+        f"{dialled.what}, {paced}: {dialled.per_second:.0f}/s, {dialled.per_second / dialled.bare:.2f} of the route;"
+        f" p50 {dialled.p50:.1f} ms, p99 {dialled.p99:.1f} ms, max {dialled.most:.1f} ms; {dialled.refused} refused,"
+        f" {dialled.doubled} doubled; CPU ms each: {sum(dialled.cpu.values()) * 1000:.2f} ({each});"
+        f" generator {dialled.busy:.0%} busy; {load()}"
+    )

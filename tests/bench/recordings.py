@@ -19,7 +19,7 @@ import msgspec
 from protocol.identifiers import new_id
 from storage.database import open_database
 from storage.embedded import Servers
-from tests.bench.dials import Desks
+from tests.bench.desks import Desks
 from tests.bench.ground import USUAL_TIMES, begin_peak, cpu, load, open_house, peak, percentile
 from tests.journeys.house import House, Process, within
 

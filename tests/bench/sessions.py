@@ -21,7 +21,7 @@ async def measure_sessions(count: int) -> None:
         house, _ = await open_house(stack)
         node = await house.node(**USUAL_TIMES, MAX_SESSIONS=str(count + 10))
         await house.worker(**USUAL_TIMES)
-        bindings = await _bind_many(house, node, count)
+        bindings = await bind_many(house, node, count)
         idle = memory(node)
         begin = time.perf_counter()
         connecting = cpu(node.pid)
@@ -52,7 +52,7 @@ async def measure_sessions(count: int) -> None:
         )
 
 
-async def _bind_many(house: House, node: Process, count: int) -> list[Binding]:
+async def bind_many(house: House, node: Process, count: int) -> list[Binding]:
     """Phones of one agent, bound by rows: binding is not what is measured."""
     agent = await house.agent(node)
     user_id = (await agent.get("/api/v1/me"))["user"]["id"]

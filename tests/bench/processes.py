@@ -1,0 +1,120 @@
+"""What benchmarks start: server processes that end with the block, and what they and their children cost."""
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+STARTING = 30.0
+"""Seconds a server may take until it listens."""
+
+ENDING = 5.0
+"""Seconds it may take to end before it is killed."""
+
+PORTS = range(20_000, 32_000)
+"""Below those that Linux hands to clients: who knocks at one of these before anybody listens may get it for his own
+near end, and finds himself connected to himself."""
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class ProcessError(Exception):
+    """A process did not come up, or did not stay; the text is what it said."""
+
+
+@asynccontextmanager
+async def server(
+    argv: Sequence[str | Path], port: int, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> AsyncIterator[int]:
+    """Run a server until the block ends, and lend its pid when it listens on `port`. Raises ProcessError, also where it
+    ends before the block does."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, argv),
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    said = asyncio.create_task(process.stdout.read())
+    try:
+        async with asyncio.timeout(STARTING):
+            while not _listens(port):
+                if process.returncode is not None:
+                    raise ProcessError((await said).decode())
+                await asyncio.sleep(0.05)
+        yield process.pid
+        if process.returncode is not None:
+            raise ProcessError((await said).decode())
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), ENDING)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        await said
+
+
+def free_port() -> int:
+    """A port that is free now, for a server to listen on."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+
+def cpu(pids: Iterable[int]) -> float:
+    """CPU seconds that these processes and all below them have spent, those that have ended included."""
+    return sum(sum(int(field) for field in fields[11:15]) for fields in _tree(pids).values()) / _TICK
+
+
+def memory(pids: Iterable[int]) -> int:
+    """Bytes that these processes and all below them take, what is shared divided by those that share it."""
+    return sum(_pss(pid) for pid in _tree(pids))
+
+
+def cores() -> tuple[list[int] | None, list[int] | None]:
+    """Which cores are for the servers and which for who measures them, or (None, None) where there is but one."""
+    mine = sorted(os.sched_getaffinity(0))
+    return (mine[:-1], mine[-1:]) if len(mine) > 1 else (None, None)
+
+
+def _tree(pids: Iterable[int]) -> dict[int, list[str]]:
+    """These processes and all below them, each with what proc(5) tells of it in `stat`, from its state on."""
+    everybody = {int(entry.name): fields for entry in Path("/proc").iterdir() if (fields := _fields(entry))}
+    found = list(pids)
+    for pid in found:  # grows while it is walked
+        found += [child for child, fields in everybody.items() if int(fields[1]) == pid]
+    return {pid: everybody[pid] for pid in found}
+
+
+def _fields(entry: Path) -> list[str] | None:
+    if not entry.name.isdecimal():
+        return None
+    try:
+        return (entry / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # it has ended meanwhile: its parent has its time
+
+
+def _pss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

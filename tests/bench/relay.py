@@ -1,0 +1,137 @@
+"""What it costs to relay: agent on one node, phone on another, and the answer back, beside others who do the same.
+
+All peers are given the same bytes by the same generator (`pairs.py`), without deflate, TLS or sign-in, over the same
+Valkey where they need one. Each turn starts a peer anew, warms it up, measures, and ends it; peers take turns, so that
+what the machine does meanwhile falls on all of them. Where there are two cores or more the generator has one of its own
+and the servers share the rest.
+"""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from tests.bench.dialects import OPENING
+from tests.bench.pairs import Counted, Task
+from tests.bench.processes import ProcessError, cores, cpu
+from tests.bench.results import Relayed, Results
+from tests.bench.rigs import RELAY_PEERS, NotInstalledError, Peer, Rig
+
+
+async def measure_relay(
+    names: Sequence[str], pairs: Sequence[int], turns: int, warm_up: float, seconds: float, place: Path, *, pin: bool
+) -> None:
+    """Give every peer as many turns with as many pairs as is asked for; who is not installed, or fails, is told and
+    left out."""
+    results = Results(place, pinned=pin)
+    with apart(pin) as generator:
+        for turn in range(turns):
+            for count in pairs:
+                for name in rotated(names, turn):
+                    try:
+                        relayed = await _turn(name, RELAY_PEERS[name], count, turn, warm_up, seconds, generator)
+                    except (NotInstalledError, ProcessError) as problem:
+                        click.echo(f"{name}: {problem}", err=True)
+                        continue
+                    results.add(relayed)
+                    click.echo(
+                        f"{name:24} {count:4} pairs: {relayed.per_second:8.0f} round trips/s,"
+                        f" p50 {relayed.p50:7.2f} ms, p99 {relayed.p99:7.2f} ms, {relayed.cpu:6.3f} CPU s per 1,000,"
+                        f" {relayed.lost} lost, {relayed.stray} stray, generator {relayed.busy:.0%} busy"
+                    )
+
+
+async def _turn(
+    name: str, peer: Peer, pairs: int, turn: int, warm_up: float, seconds: float, generator: list[int] | None
+) -> Relayed:
+    async with peer.open(pairs) as rig:
+        task = Task(
+            dialect=rig.dialect,
+            pairs=rig.pairs,
+            warm_up=warm_up,
+            seconds=seconds,
+            cores=generator,
+            committed=rig.committed,
+        )
+        counted, spent = await _count(task, rig)
+    return Relayed(
+        peer=name,
+        title=peer.title,
+        version=peer.version(),
+        pairs=pairs,
+        turn=turn,
+        seconds=counted.seconds,
+        per_second=counted.round_trips / counted.seconds,
+        p50=counted.p50,
+        p99=counted.p99,
+        most=counted.most,
+        lost=counted.lost,
+        stray=counted.stray,
+        cpu=spent / max(1, counted.round_trips) * 1000,
+        busy=counted.cpu / counted.seconds,
+    )
+
+
+async def _count(task: Task, rig: Rig) -> tuple[Counted, float]:
+    """Have the generator do its task; what it counted, and the CPU seconds of the servers meanwhile."""
+    async with child("pairs.py", task, 4 * OPENING + task.warm_up + task.seconds + 30) as told:
+        await anext(told)
+        spent = cpu(rig.pids)
+        counted = msgspec.json.decode(await anext(told), type=Counted)
+        return counted, cpu(rig.pids) - spent
+
+
+@asynccontextmanager
+async def child(program: str, task: msgspec.Struct, deadline: float) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Run a program of this folder on a task, and lend the lines that it tells; it is killed with the block. Reading a
+    line after its last raises ProcessError."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).parent / program),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        limit=16 * 1024 * 1024,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    lines = process.stdout
+
+    async def told() -> AsyncIterator[bytes]:
+        while line := await lines.readline():
+            yield line
+        raise ProcessError(f"{program} ended early")
+
+    try:
+        async with asyncio.timeout(deadline):
+            process.stdin.write(msgspec.json.encode(task) + b"\n")
+            yield told()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@contextlib.contextmanager
+def apart(pin: bool) -> Iterator[list[int] | None]:
+    """Keep what is started in this block off the generator's core, which is lent."""
+    servers, generator = cores() if pin else (None, None)
+    before = os.sched_getaffinity(0)
+    if servers is not None:
+        os.sched_setaffinity(0, servers)
+    try:
+        yield generator
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def rotated(names: Sequence[str], by: int) -> list[str]:
+    """Whoever comes first in one turn comes last in the next."""
+    by %= len(names)
+    return [*names[by:], *names[:by]]
