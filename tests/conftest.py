@@ -3,11 +3,16 @@
 import asyncio
 import base64
 import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -34,26 +39,64 @@ CALLS_AT_ANY_HOUR = "ALTER TABLE tenant ALTER calling_from SET DEFAULT '00:00', 
 """What makes a tenant of a test call at whatever hour the test runs, unless it says otherwise."""
 
 
-class Neighbours:
-    """Where PostgreSQL and Valkey of this run are."""
+MEMORY = Path("/dev/shm")  # noqa: S108 - names there are made as those of other temporary files are
+"""Where files are in memory, on Linux. PostgreSQL copies a database there for a sixth of what it costs on a disk."""
+ROOMY = 2 * 1024**3
+"""Bytes that are free where a run's services may be; they take some hundred million."""
 
-    def __init__(self, database_url: str, redis_url: str) -> None:
+
+class Neighbours:
+    """Where PostgreSQL and Valkey of this run are, and a connection that makes and drops databases for every test."""
+
+    def __init__(self, database_url: str, redis_url: str, connection: "Kept") -> None:
         self.database_url = database_url
         self.redis_url = redis_url
+        self._connection = connection
+
+    async def execute(self, statement: str) -> None:
+        """Have the server do something that concerns databases as a whole."""
+        await asyncio.wrap_future(self._connection.begin(statement))
 
     def database(self, name: str) -> str:
         """The URL of another database of the same server."""
         return urlunsplit(urlsplit(self.database_url)._replace(path=f"/{name}"))
 
 
+class Kept:
+    """A connection that outlives the loops of tests, in one of its own."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+
+    def begin(self, statement: str) -> Future[str]:
+        """Begin a statement, from any thread."""
+        return asyncio.run_coroutine_threadsafe(self._connection.execute(statement, timeout=30), self._loop)
+
+
+@contextlib.asynccontextmanager
+async def kept(url: str) -> AsyncIterator[Kept]:
+    """Open such a connection."""
+    connection = await asyncpg.connect(url, timeout=30)
+    try:
+        yield Kept(connection)
+    finally:
+        await connection.close()
+
+
 @pytest.fixture(scope="session")
 def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
     """The services of this run: from the wheels, or where TEST_DATABASE_URL and TEST_REDIS_URL say."""
     if "TEST_DATABASE_URL" in os.environ:
-        yield Neighbours(os.environ["TEST_DATABASE_URL"], os.environ["TEST_REDIS_URL"])
+        with in_background(kept(url := os.environ["TEST_DATABASE_URL"])) as connection:
+            yield Neighbours(url, os.environ["TEST_REDIS_URL"], connection)
         return
-    with in_background(running(tmp_path_factory.mktemp("services"), s3=False, durable=False)) as services:
-        yield Neighbours(services.database_url, services.redis_url)
+    with (
+        in_memory(tmp_path_factory) as folder,
+        in_background(running(folder, s3=False, durable=False)) as services,
+        in_background(kept(services.database_url)) as connection,
+    ):
+        yield Neighbours(services.database_url, services.redis_url, connection)
 
 
 class Bucket(msgspec.Struct, frozen=True):
@@ -79,22 +122,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 def template(neighbours: Neighbours) -> Iterator[str]:
     """A database with the schema of this version and nothing in it, to be copied."""
     name = f"template_{secrets.token_hex(4)}"
-    asyncio.run(_execute(neighbours.database_url, f"CREATE DATABASE {name}"))
-    asyncio.run(migrate(neighbours.database(name)))
-    asyncio.run(_execute(neighbours.database(name), CALLS_AT_ANY_HOUR))
+    asyncio.run(_prepare(neighbours, name))
     yield name
-    asyncio.run(_execute(neighbours.database_url, f"DROP DATABASE {name}"))
+    asyncio.run(neighbours.execute(f"DROP DATABASE {name}"))
 
 
 @contextlib.asynccontextmanager
 async def fresh_database(neighbours: Neighbours, template: str) -> AsyncIterator[str]:
     """Lend a copy of the template until the block ends."""
     name = f"test_{secrets.token_hex(6)}"
-    await _execute(neighbours.database_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    await neighbours.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
         yield neighbours.database(name)
     finally:
-        await _execute(neighbours.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+        await neighbours.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -203,12 +244,36 @@ async def office(database: Database) -> Office:
     return Office(database, tenant_id)
 
 
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url, timeout=30)
+async def _prepare(neighbours: Neighbours, name: str) -> None:
+    await neighbours.execute(f"CREATE DATABASE {name}")
+    await migrate(neighbours.database(name))
+    async with open_database(neighbours.database(name)) as database, database.connection() as connection:
+        await connection.execute(CALLS_AT_ANY_HOUR)
+
+
+@contextlib.contextmanager
+def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Lend a folder in memory, where there is room, else on the disk."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOMY:
+        yield tmp_path_factory.mktemp("services")
+        return
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix="dialdesk-tests-", dir=MEMORY))
     try:
-        await connection.execute(statement, timeout=30)
+        yield folder
     finally:
-        await connection.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what runs have left there that were killed; whoever is alive holds the lock of its folder."""
+    for lock in MEMORY.glob("dialdesk-tests-*/lock"):
+        with contextlib.suppress(OSError):  # it is held, or gone: another run sweeps as well
+            if lock.stat().st_mtime > time.time() - 60:
+                continue  # its run may be on the way to hold it
+            with lock.open() as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 @contextlib.contextmanager

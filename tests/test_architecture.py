@@ -22,7 +22,8 @@ MAY_IMPORT = {
 
 PURE = {
     # of the standard library, what computes and waits for nobody
-    "collections", "dataclasses", "datetime", "enum", "re", "secrets", "time", "typing", "unicodedata", "urllib",
+    "collections", "dataclasses", "datetime", "enum", "random", "re", "secrets", "time", "typing", "unicodedata",
+    "urllib",
     # and two libraries that do the same
     "msgspec", "phonenumbers",
 }  # fmt: skip
@@ -49,8 +50,13 @@ MAY_SLEEP = {
     "tests/journeys/conftest.py ask": "the same, for journeys",
     "tests/storage/test_embedded.py until": "the same, for servers",
     "tests/journeys/test_faults.py _outage": "the length of an outage is the story, not a wait",
+    "tests/proxy.py _ask": "how late a slow line is, is the fault, not a wait",
+    "tests/proxy.py _answer": "the same, the other way",
 }
-"""Who may name a length of time, by file and innermost function. Benchmarks pace what they measure: no tests."""
+"""Who may name a length of time, by file and innermost function."""
+
+PACED = re.compile(r"tests/(bench/|faults/(?!test_))")
+"""What is no test, and goes by the clock: benchmarks pace what they measure, a fault run its faults and people."""
 
 MODULES = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
@@ -152,7 +158,7 @@ def test_tests_do_not_sleep() -> None:
     sleeping = {
         f"{name} {function}"
         for name, tree in TESTS.items()
-        if not name.startswith("tests/bench/")
+        if not PACED.match(name)
         for function, call in _calls(tree)
         if ast.unparse(call.func) in {"asyncio.sleep", "time.sleep", "sleep"} and not _is_zero(call)
     }

@@ -1,7 +1,7 @@
 """Who sits before the pages: an agent at the desk, and the agent's phone in a browser of its own."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import asyncpg
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 AXE = Path(__file__).parents[2] / "clients/web/node_modules/axe-core/axe.min.js"
 DESKTOP, HANDSET = (1440, 900), (390, 844)
 
-CUSTOMERS = (
+CUSTOMERS: Final[tuple[tuple[str, str, str, list[str], list[str]], ...]] = (
     ("C1001", "张三", "13912345678", ["VIP", "老客户"], ["SO-20251101", "SO-20251188"]),
     ("C1002", "李思远", "13800002222", ["新客户"], ["SO-20251120"]),
     ("C1003", "王晓梅", "13700003333", [], []),
@@ -59,6 +59,11 @@ class People:
         for external_id, name, phone, tags, orders in CUSTOMERS:
             body = {"externalId": external_id, "name": name, "phone": phone, "tags": tags, "orderIds": orders}
             await self.administrator.post("/api/v1/customers", body)
+
+    async def leave(self) -> None:
+        """Close every page, with all that its browser has kept."""
+        for context in self.browser.contexts:
+            await context.close()
 
     async def worker(self) -> Process:
         """Start a worker: without one nothing is read of what providers tell, and of recordings."""

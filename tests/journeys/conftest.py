@@ -12,7 +12,8 @@ import pytest
 
 from storage.embedded import Servers, running
 from storage.migrate import migrate
-from tests.conftest import Bucket, in_background
+from tests import redises
+from tests.conftest import Bucket, in_background, in_memory
 from tests.journeys.house import DEADLINE, House
 
 
@@ -26,13 +27,32 @@ async def house(database_url: str, neighbours: Any) -> AsyncIterator[House]:
 
 
 @pytest.fixture
-async def own_house(tmp_path: Path) -> AsyncIterator[tuple[House, Servers]]:
+async def own_house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[House, Servers]]:
     """An installation on servers of its own, to be stopped and started by the story."""
-    async with running(tmp_path / "data", s3=False) as servers, AsyncExitStack() as stack:
-        await migrate(servers.database_url)
-        house = House(servers.database_url, servers.redis_url, stack)
+    with in_memory(tmp_path_factory) as folder:
+        async with running(folder, s3=False) as servers, AsyncExitStack() as stack:
+            await migrate(servers.database_url)
+            house = House(servers.database_url, servers.redis_url, stack)
+            await house.open()
+            yield house, servers
+
+
+@pytest.fixture
+async def watched_house(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[House, redises.Watched]]:
+    """An installation whose Redis is a master that Sentinels watch."""
+    async with redises.watched(tmp_path / "redis") as redis, AsyncExitStack() as stack:
+        house = House(database_url, redis.url, stack)
         await house.open()
-        yield house, servers
+        yield house, redis
+
+
+@pytest.fixture
+async def clustered_house(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[House, redises.Cluster]]:
+    """An installation whose Redis is a cluster of three masters."""
+    async with redises.cluster(tmp_path / "redis") as redis, AsyncExitStack() as stack:
+        house = House(database_url, redis.url, stack)
+        await house.open()
+        yield house, redis
 
 
 @pytest.fixture(scope="module")

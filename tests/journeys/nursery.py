@@ -1,7 +1,8 @@
 """Where nodes and workers come from: a process that has imported the server, and forks whatever command is asked for.
 
-What importing costs is paid once a run, not once a node. All else is as after `python -m server`: a process and an
-environment of its own, the same `main`, the same signals and the same end.
+What importing costs is paid once a run, not once a node, and passwords are hashed at no cost, where each sign-in would
+take half a second of a core. All else is as after `python -m server`: a process and an environment of its own, the same
+`main`, the same signals and the same end.
 """
 
 import atexit
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 PATIENT = 100.0
@@ -86,8 +87,14 @@ def _fork_and_watch(output: int, complaints: int, life: int) -> None:
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[2])
-    from server.__main__ import main
+    from argon2 import PasswordHasher
 
+    import server.app
+    from server.__main__ import main
+    from server.passwords import Passwords
+
+    light = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    server.app.Passwords = partial(Passwords, light)  # type: ignore[attr-defined, assignment]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who only watches is not waited for
     gc.collect()
     gc.freeze()  # so that pages stay shared

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import os
+import random
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,16 +53,13 @@ async def start(*arguments: str, environ: dict[str, str] | None = None) -> async
 
 
 def two_free_ports() -> int:
-    """A port that is free now, as is the next."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
+    """A port that is free now, as is the next; below those that the system gives to clients, who come and go."""
+    for port in random.sample(range(20_000, 32_000, 2), 1000):
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
             return port
+    raise AssertionError("no port is free")
 
 
 async def lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
