@@ -7,7 +7,7 @@ comes to nothing, each of those who asked is heard alone, so that nobody fails f
 from collections.abc import Sequence
 
 from server.batch import Batch
-from storage import calls, do_not_call
+from storage import calls
 from storage.calls import Change, DialContext, Dialled, NewDial, StoredCall, Wanted
 from storage.database import Database
 from storage.events import Emitted
@@ -23,7 +23,6 @@ class CallRows:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._contexts = Batch(self._read_contexts, at_once=AT_ONCE, apart=True)
-        self._listed = Batch(self._read_listed, at_once=AT_ONCE, apart=True)
         self._dials = Batch(self._commit_dials, at_once=AT_ONCE, apart=True)
         self._acks = Batch(self._commit_acks, at_once=AT_ONCE, apart=True)
         self._reads = Batch(self._read_calls, at_once=AT_ONCE, apart=True)
@@ -32,10 +31,6 @@ class CallRows:
     async def context(self, wanted: Wanted) -> DialContext | None:
         """What a dial needs to know; None where the asker reaches no such agent."""
         return await self._contexts.ask(wanted)
-
-    async def is_listed(self, tenant_id: str, phone: str) -> bool:
-        """Whether the tenant does not call this number now."""
-        return await self._listed.ask((tenant_id, phone))
 
     async def dial(self, dial: NewDial) -> Dialled:
         """Make a call on a phone."""
@@ -56,10 +51,6 @@ class CallRows:
     async def _read_contexts(self, wanted: Sequence[Wanted]) -> list[DialContext | None]:
         async with self._database.by_key() as connection:
             return await calls.contexts(connection, wanted)
-
-    async def _read_listed(self, numbers: Sequence[tuple[str, str]]) -> list[bool]:
-        async with self._database.by_key() as connection:
-            return await do_not_call.are_listed(connection, numbers)
 
     async def _commit_dials(self, dials: Sequence[NewDial]) -> list[Dialled]:
         async with self._database.by_key() as connection:

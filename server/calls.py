@@ -48,7 +48,7 @@ from server.line_dial import LineOrder, commit_to_line
 from server.relay import Relay
 from server.reports import AppEnd, AppStatus, EndBatch, ReportResult, ReportsAnswer, StatusBatch, event_of, said
 from server.telemetry import Metrics
-from storage import calls
+from storage import calls, do_not_call
 from storage.calls import (
     Change,
     DialContext,
@@ -312,7 +312,7 @@ class Calls:
         if agent.disabled:
             raise DialdeskError("ACCOUNT_DISABLED")
         number, name = await self._customer(identity, request, agent.region)
-        limits.decide(agent, listed=await self._rows.is_listed(identity.tenant_id, number))
+        limits.decide(agent)
         if (request.call_method or agent.call_method) == "cloud":
             return await self._dial_cloud(identity, agent, request, number, name, once)
         phone = routing.choose(agent.phones, asked=request.device_id, default=agent.default_device_id)
@@ -401,6 +401,8 @@ class Calls:
             tags=request.tags,
         )
         async with self._database.connection() as connection:
+            if await do_not_call.is_listed(connection, call.tenant_id, number):
+                raise DialdeskError("DO_NOT_CALL")
             order = await commit_to_line(connection, call, request.line_id, agent.default_line_id, once, answer)
         log.info("dial", call_id=call.id, line_id=order.line_id, user_id=user_id)
         assert self._orders is not None

@@ -68,10 +68,12 @@ class Explain:
         try:
             if agent.disabled:
                 raise DialdeskError("ACCOUNT_DISABLED")
-            limits.decide(agent, listed=listed)
+            limits.decide(agent)
             if not cloud:
                 device_id = routing.choose(agent.phones, asked=body.device_id, default=agent.default_device_id).id
-            elif not able:
+            if listed:
+                raise DialdeskError("DO_NOT_CALL")
+            if cloud and not able:
                 raise refusal(judged)
         except DialdeskError as error:
             if error.code == "NOT_FOUND":
@@ -82,7 +84,7 @@ class Explain:
             call_method="cloud" if cloud else "mobile",
             code=None if refused is None else refused.code,
             message=None if refused is None else refused.message(request.language),
-            device_id=device_id,
+            device_id=device_id if refused is None else None,
             line_id=able[0].id if able and refused is None else None,
             lines=[one for one in judged if identity.only_user is None or one.line_id in own],
         )

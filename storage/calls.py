@@ -147,12 +147,12 @@ class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dialled(msgspec.Struct, frozen=True):
-    """What the phone's row said at the moment of the dial: `refused` where no call was made, else its node.
+    """What the rows said at the moment of the dial: `refused` where no call was made, else the node of its phone.
 
     UNAVAILABLE: the dial waited until its time was up. NO_DEVICE is also that of an agent that was disabled meanwhile.
     """
 
-    refused: Literal["NO_DEVICE", "DEVICE_OFFLINE", "DEVICE_BUSY", "UNAVAILABLE"] | None
+    refused: Literal["NO_DEVICE", "DO_NOT_CALL", "DEVICE_OFFLINE", "DEVICE_BUSY", "UNAVAILABLE"] | None
     node: str | None = None
 
 
@@ -287,7 +287,9 @@ async def dial_all(connection: Connection, dials: Sequence[NewDial]) -> list[Dia
         rows = await connection.fetch(_SQL["dial"], *zip(*asked, strict=True))
     dialled = [Dialled("NO_DEVICE")] * len(dials)
     for row in rows:
-        if row["online_status"] == "offline":
+        if row["listed"]:
+            told = Dialled("DO_NOT_CALL")
+        elif row["online_status"] == "offline":
             told = Dialled("DEVICE_OFFLINE")
         elif row["handset_busy"]:
             told = Dialled("DEVICE_BUSY")

@@ -44,12 +44,8 @@ class Entry(NewEntry, frozen=True, kw_only=True):
 
 async def is_listed(connection: Connection, tenant_id: str, phone: str) -> bool:
     """Whether the tenant does not call this number (E.164) now."""
-    return (await are_listed(connection, [(tenant_id, phone)]))[0]
-
-
-async def are_listed(connection: Connection, numbers: Sequence[tuple[str, str]]) -> list[bool]:
-    """The same of each (tenant id, number), in order."""
-    return [row["listed"] for row in await connection.fetch(_SQL["is_listed"], *zip(*numbers, strict=True))]
+    listed: bool = await connection.fetchval(_SQL["is_listed"], tenant_id, phone)
+    return listed
 
 
 async def listed(connection: Connection, tenant_id: str, phones: Sequence[str]) -> dict[str, str]:

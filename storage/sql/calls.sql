@@ -25,8 +25,9 @@ ORDER BY id = $2 DESC
 LIMIT 1;
 
 -- name: dial
--- Dials, all or nothing: each with its call, first event, command and kept answer, if its phone is online and its time is
--- not up. The share lock makes them wait for a phone that is just moving to another node, and then see where it went; it
+-- Dials, all or nothing: each with its call, first event, command and kept answer, if its customer may be called, its phone
+-- is online and its time is not up. Phones are joined by their key alone, which no estimate can make look like a search,
+-- and judged when they are locked. The share lock makes them wait for a phone that is just moving to another node, and then see where it went; it
 -- is taken by ascending id, as claims do. Rows that a twin may have written go in order too: two of these that waited for
 -- each other would both come to nothing.
 WITH asked AS (
@@ -41,21 +42,24 @@ WITH asked AS (
         kept_tenant, kept_actor, operation, key, request_sha256, answer, record, n
     )
 ),
-phone AS (
-    SELECT a.n, d.node, d.online_status, d.handset_busy
+held AS MATERIALIZED (
+    SELECT a.*, d.node, d.online_status, d.handset_busy, d.unbound_at, u.disabled_at
     FROM asked a
-    JOIN device d ON d.tenant_id = a.tenant_id AND d.id = a.device_id AND d.user_id = a.user_id
-    JOIN app_user u ON u.id = d.user_id
-    WHERE d.unbound_at IS NULL AND u.disabled_at IS NULL
+    JOIN device d ON d.id = a.device_id AND d.tenant_id = a.tenant_id AND d.user_id = a.user_id
+    JOIN app_user u ON u.id = a.user_id
     ORDER BY d.id
     FOR SHARE OF d
 ),
 judged AS MATERIALIZED (
-    SELECT p.*, a.expires_at <= clock_timestamp() AS late FROM phone p JOIN asked a ON a.n = p.n
+    SELECT *, expires_at <= clock_timestamp() AS late, EXISTS (
+        SELECT FROM do_not_call d
+        WHERE d.tenant_id = h.tenant_id AND d.phone = h.customer_phone AND (d.expires_at IS NULL OR d.expires_at > now())
+    ) AS listed
+    FROM held h
+    WHERE unbound_at IS NULL AND disabled_at IS NULL
 ),
 ready AS (
-    SELECT a.* FROM asked a JOIN judged p ON p.n = a.n
-    WHERE p.online_status = 'online' AND NOT p.handset_busy AND NOT p.late
+    SELECT * FROM judged WHERE online_status = 'online' AND NOT (listed OR handset_busy OR late)
 ),
 new_call AS (
     INSERT INTO call (
@@ -83,7 +87,7 @@ kept AS (
     SELECT kept_tenant, kept_actor, operation, key, request_sha256, answer FROM ready WHERE key IS NOT NULL
     ORDER BY kept_tenant, kept_actor, operation, key
 )
-SELECT p.n, p.node, p.online_status, p.handset_busy, p.late FROM judged p;
+SELECT n, node, listed, online_status, handset_busy, late FROM judged;
 
 -- name: read
 -- Calls as reports see them, whether their recordings were stored, and whether these reports were seen before.

@@ -1,10 +1,8 @@
 -- name: is_listed
--- Whether each of these numbers is not to be called now, in order.
+-- Whether this number is not to be called now; a dial on a phone asks the same where it is committed (calls.sql).
 SELECT EXISTS (
-    SELECT FROM do_not_call d
-    WHERE d.tenant_id = a.tenant_id AND d.phone = a.phone AND (d.expires_at IS NULL OR d.expires_at > now())) AS listed
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS a (tenant_id, phone, n)
-ORDER BY a.n;
+    SELECT FROM do_not_call WHERE tenant_id = $1 AND phone = $2 AND (expires_at IS NULL OR expires_at > now())
+);
 
 -- name: listed
 -- Which of these numbers are not to be called now, and by which entry.

@@ -15,8 +15,8 @@ import msgspec
 from tests.bench.dialling import ENDING, Counted, Seat, Stretch, Task
 from tests.bench.ground import USUAL_TIMES, load, open_house
 from tests.bench.limits import CONNECTIONS, make_table, route, serve_route
-from tests.bench.processes import cpu
-from tests.bench.relay import apart, child
+from tests.bench.processes import cpu_by_name
+from tests.bench.relay import apart, child, on
 from tests.bench.results import Dialled, Results
 from tests.bench.rigs import seat
 
@@ -104,12 +104,13 @@ async def _dialled(
     """Have the generator do its task: each stretch, what it counted, and the CPU seconds that the servers spent."""
     lasting = sum(stretch.warm_up + stretch.seconds + ENDING for stretch in task.stretches)
     async with child("dialling.py", task, 30 + OPENING * len(task.seats) + lasting) as told:
-        for stretch in task.stretches:
-            await anext(told)
-            begun = {name: cpu(some) for name, some in pids.items()}
-            await anext(told)
-            spent = {name: cpu(some) - begun[name] for name, some in pids.items()}
-            yield stretch, msgspec.json.decode(await anext(told), type=Counted), spent
+        with on(task.cores):  # to look at every process takes milliseconds, in which dials would wait for a core
+            for stretch in task.stretches:
+                await anext(told)
+                begun = cpu_by_name(pids)
+                await anext(told)
+                spent = {name: now - begun[name] for name, now in cpu_by_name(pids).items()}
+                yield stretch, msgspec.json.decode(await anext(told), type=Counted), spent
 
 
 def _told(dialled: Dialled) -> str:

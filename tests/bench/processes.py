@@ -76,12 +76,18 @@ def free_port() -> int:
 
 def cpu(pids: Iterable[int]) -> float:
     """CPU seconds that these processes and all below them have spent, those that have ended included."""
-    return sum(sum(int(field) for field in fields[11:15]) for fields in _tree(pids).values()) / _TICK
+    return _spent(pids, _everybody())
+
+
+def cpu_by_name(pids: Mapping[str, Iterable[int]]) -> dict[str, float]:
+    """The same of each of these, at one look."""
+    everybody = _everybody()
+    return {name: _spent(some, everybody) for name, some in pids.items()}
 
 
 def memory(pids: Iterable[int]) -> int:
     """Bytes that these processes and all below them take, what is shared divided by those that share it."""
-    return sum(_pss(pid) for pid in _tree(pids))
+    return sum(_pss(pid) for pid in _tree(pids, _everybody()))
 
 
 def cores() -> tuple[list[int] | None, list[int] | None]:
@@ -90,13 +96,21 @@ def cores() -> tuple[list[int] | None, list[int] | None]:
     return (mine[:-1], mine[-1:]) if len(mine) > 1 else (None, None)
 
 
-def _tree(pids: Iterable[int]) -> dict[int, list[str]]:
-    """These processes and all below them, each with what proc(5) tells of it in `stat`, from its state on."""
-    everybody = {int(entry.name): fields for entry in Path("/proc").iterdir() if (fields := _fields(entry))}
+def _spent(pids: Iterable[int], everybody: Mapping[int, list[str]]) -> float:
+    return sum(sum(int(field) for field in everybody[pid][11:15]) for pid in _tree(pids, everybody)) / _TICK
+
+
+def _everybody() -> dict[int, list[str]]:
+    """Every process, with what proc(5) tells of it in `stat`, from its state on."""
+    return {int(entry.name): fields for entry in Path("/proc").iterdir() if (fields := _fields(entry))}
+
+
+def _tree(pids: Iterable[int], everybody: Mapping[int, list[str]]) -> list[int]:
+    """These processes and all below them."""
     found = list(pids)
     for pid in found:  # grows while it is walked
         found += [child for child, fields in everybody.items() if int(fields[1]) == pid]
-    return {pid: everybody[pid] for pid in found}
+    return found
 
 
 def _fields(entry: Path) -> list[str] | None:

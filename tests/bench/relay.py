@@ -11,7 +11,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -122,11 +122,18 @@ async def child(program: str, task: msgspec.Struct, deadline: float) -> AsyncIte
 def apart(pin: bool) -> Iterator[list[int] | None]:
     """Keep what is started in this block off the generator's core, which is lent."""
     servers, generator = cores() if pin else (None, None)
-    before = os.sched_getaffinity(0)
-    if servers is not None:
-        os.sched_setaffinity(0, servers)
-    try:
+    with on(servers):
         yield generator
+
+
+@contextlib.contextmanager
+def on(cores: Iterable[int] | None) -> Iterator[None]:
+    """Be on these cores, or wherever one was, and so is what is started in this block."""
+    before = os.sched_getaffinity(0)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
     finally:
         os.sched_setaffinity(0, before)
 

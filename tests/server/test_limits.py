@@ -1,4 +1,4 @@
-"""Whether a call may be made at all: the tenant's switch, its hours, and who is not to be called."""
+"""Whether calls may be made now: the tenant's switch, and its hours."""
 
 import secrets
 from datetime import UTC, datetime
@@ -33,10 +33,10 @@ AGENT = DialContext(
 )
 
 
-def judged(*, listed: bool = False, **fields: Any) -> str:
+def judged(**fields: Any) -> str:
     """The code with which a dial at noon is refused, or "may be made"; at noon, but for these fields."""
     try:
-        decide(msgspec.structs.replace(AGENT, **fields), listed=listed)
+        decide(msgspec.structs.replace(AGENT, **fields))
     except DialdeskError as error:
         return error.code
     return "may be made"
@@ -64,14 +64,9 @@ def test_hours_may_be_those_of_the_whole_day(local: str) -> None:
     assert "may be made" == judged(local=local, calling_from="00:00", calling_to="24:00")
 
 
-def test_who_is_listed_is_not_called_and_who_switched_off_calls_nobody() -> None:
-    """Each rule refuses by itself."""
-    assert ("DO_NOT_CALL", "CALLS_OFF") == (judged(listed=True), judged(calls_enabled=False))
-
-
-def test_the_switch_is_told_before_the_hours_and_these_before_the_list() -> None:
-    """What holds for every call is told before what holds for one number."""
-    at_night = {"local": "03:00", "listed": True}
+def test_who_switched_off_calls_nobody_at_any_time() -> None:
+    """The switch is told before the hours."""
+    at_night = {"local": "03:00"}
 
     assert ("CALLS_OFF", "LIMIT_HOURS") == (judged(calls_enabled=False, **at_night), judged(**at_night))
 
