@@ -7,8 +7,8 @@ begins with `-- name: <name>` and a comment line that says what it does.
 import asyncio
 import re
 import ssl as _ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -71,30 +71,24 @@ class Database:
     rule refuses a row. Other errors of SQL are ours to mend and pass as they are.
     """
 
-    def __init__(self, pool: Pool, by_key: Pool, timeout: float) -> None:
+    def __init__(self, pool: Pool, by_key: "_FromHandToHand | None", timeout: float) -> None:
         self._pool = pool
         self._by_key = by_key
         self._timeout = timeout
 
-    def connection(self) -> AbstractAsyncContextManager[Connection]:
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection outside a transaction: for one statement, or for reads that need no common view."""
-        return self._lent(self._pool)
+        with translated():
+            async with self._pool.acquire(timeout=self._timeout) as connection:
+                with _fit_for_use(connection):
+                    yield connection
 
     def by_key(self) -> AbstractAsyncContextManager[Connection]:
         """Lend one for a statement that reads and writes rows by their keys, thousands of times: it is planned once, as
         loops over indexes, whatever it is asked and however large its tables are at that moment. It waits for no lock
         longer than LOCK_DEADLINE."""
-        return self._lent(self._by_key)
-
-    @asynccontextmanager
-    async def _lent(self, pool: Pool) -> AsyncIterator[Connection]:
-        with translated():
-            async with pool.acquire(timeout=self._timeout) as connection:
-                try:
-                    yield connection
-                except asyncpg.InternalClientError:
-                    connection.terminate()  # told of its server's end while it was idle, but not of the line's yet
-                    raise
+        return self.connection() if self._by_key is None else self._by_key.lend()
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
@@ -122,11 +116,71 @@ class Database:
         """Close the pools; connections still lent after CLOSE_DEADLINE are cut."""
         try:
             async with asyncio.timeout(CLOSE_DEADLINE):
+                if self._by_key is not None:
+                    await self._by_key.close()
                 await self._pool.close()
-                await self._by_key.close()
         except TimeoutError:
+            if self._by_key is not None:
+                self._by_key.terminate()
             self._pool.terminate()
-            self._by_key.terminate()
+
+
+class _FromHandToHand:
+    """Lends connections of a pool that do not go back to it in between, which costs as much as a statement: only those
+    on which something failed do, and those for which somebody waits."""
+
+    def __init__(self, pool: Pool, timeout: float) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._kept: list[PoolConnectionProxy[asyncpg.Record]] = []
+        self._waiting = 0
+        self._closing = False
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[Connection]:
+        with translated():
+            connection = await self._take()
+            fit = False
+            try:
+                with _fit_for_use(connection):
+                    yield connection
+                fit = True
+            finally:
+                if fit and not self._waiting and not self._closing:
+                    self._kept.append(connection)
+                else:
+                    await self._pool.release(connection)
+
+    async def close(self) -> None:
+        self._closing = True
+        kept, self._kept = self._kept, []
+        for connection in kept:
+            await self._pool.release(connection)
+        await self._pool.close()
+
+    def terminate(self) -> None:
+        self._pool.terminate()
+
+    async def _take(self) -> "PoolConnectionProxy[asyncpg.Record]":
+        while self._kept:
+            connection = self._kept.pop()
+            if not connection.is_closed():
+                return connection
+            await self._pool.release(connection)
+        self._waiting += 1
+        try:
+            return await self._pool.acquire(timeout=self._timeout)
+        finally:
+            self._waiting -= 1
+
+
+@contextmanager
+def _fit_for_use(connection: "PoolConnectionProxy[asyncpg.Record]") -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.InternalClientError:
+        connection.terminate()  # told of its server's end while it was idle, but not of the line's yet
+        raise
 
 
 @asynccontextmanager
@@ -160,7 +214,7 @@ async def open_database(
     with translated():
         pool = await opened(min_size, max_size - for_keys, {})
         try:
-            by_key = await opened(1, for_keys, keyed) if for_keys else pool
+            by_key = _FromHandToHand(await opened(1, for_keys, keyed), timeout) if for_keys else None
         except BaseException:
             pool.terminate()
             raise

@@ -351,3 +351,58 @@ async def test_a_statement_by_key_is_planned_once_and_walks_its_index(database: 
 
     assert ((3, 0), "off") == (tuple(plans or ()), jit)
     assert "Index Scan using app_user_pkey" in "\n".join(row[0] for row in explained)
+
+
+async def pid_by_key(database: Database) -> int:
+    """Which of PostgreSQL's processes answers what is asked by key."""
+    async with database.by_key() as connection:
+        return int(await connection.fetchval("SELECT pg_backend_pid()"))
+
+
+async def test_connections_by_key_go_from_hand_to_hand(database_url: str) -> None:
+    """The same one serves whoever asks next, and those that were lent are closed with the rest, at once."""
+    async with open_database(database_url, timeout=5) as database:
+        first = await pid_by_key(database)
+        async with database.by_key():
+            other = await pid_by_key(database)
+        again = {await pid_by_key(database) for _ in range(5)}
+        begun = time.monotonic()
+
+    assert time.monotonic() - begun < storage.database.CLOSE_DEADLINE
+    assert first != other
+    assert again < {first, other}
+
+
+async def test_who_waits_for_a_connection_by_key_gets_one_that_is_given_back(database_url: str) -> None:
+    """Though it is not given back to the pool when nobody waits."""
+    async with open_database(database_url, max_size=8, timeout=5) as database:
+        async with database.by_key(), AsyncExitStack() as held:
+            await held.enter_async_context(database.by_key())
+            waiting = [asyncio.create_task(pid_by_key(database)) for _ in range(3)]
+            await asyncio.sleep(0)
+            await held.aclose()
+            async with asyncio.timeout(4):
+                pids = await asyncio.gather(*waiting)
+
+    assert 1 == len(set(pids))
+
+
+async def test_a_connection_by_key_on_which_something_failed_works_again(database: Database) -> None:
+    """Whether a statement was refused, given up, or PostgreSQL ended the process that serves it."""
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with database.by_key() as connection:
+            await connection.execute("SELECT 1 / 0")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1), database.by_key() as connection:
+            await connection.execute("SELECT pg_sleep(20)")
+    gone = await pid_by_key(database)
+    async with database.connection() as connection:
+        await connection.execute("SELECT pg_terminate_backend($1, 2000)", gone)
+
+    async def works() -> bool:
+        try:
+            return gone != await pid_by_key(database)
+        except DialdeskError:
+            return False
+
+    await until(works)
