@@ -1,3 +1,8 @@
+-- What goes by key is to walk by key, also by a plan that was made when a table was small or unknown, for which any walk
+-- looks as cheap (tests/storage/test_plans.py). Hence what reads as said twice: `= ANY` of the keys beside a join on them,
+-- `OFFSET 0` where PostgreSQL would read a whole table into a hash, or walk a whole index of the few rows that it is for,
+-- and `|| ''` where it would for the order of another.
+
 -- name: contexts
 -- What dials for these agents need to know, and whether each was answered before; a row for each of an agent's phones, or
 -- one without a phone.
@@ -6,16 +11,17 @@ SELECT a.n, u.id AS user_id, u.team_id, u.call_method, u.default_device_id, u.de
     to_char(t.calling_from, 'HH24:MI') AS calling_from, to_char(t.calling_to, 'HH24:MI') AS calling_to,
     to_char(clock_timestamp() AT TIME ZONE t.timezone, 'HH24:MI') AS local,
     d.id AS device_id, d.hardware_id, d.online_status, d.handset_busy, d.capabilities,
-    EXISTS (SELECT FROM call c WHERE c.device_id = d.id AND c.ended_at IS NULL) AS on_call,
+    EXISTS (SELECT FROM call c WHERE c.device_id = d.id AND c.ended_at IS NULL OFFSET 0) AS on_call,
     EXISTS (
         SELECT FROM idempotency_key k
         WHERE k.tenant_id = a.tenant_id AND k.actor_id = a.actor_id AND k.operation = a.operation AND k.key = a.key
+        OFFSET 0
     ) AS answered
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
     WITH ORDINALITY AS a (tenant_id, user_id, actor_id, operation, key, n)
-JOIN app_user u ON u.tenant_id = a.tenant_id AND u.id = a.user_id
-JOIN tenant t ON t.id = u.tenant_id
-LEFT JOIN device d ON d.tenant_id = u.tenant_id AND d.user_id = u.id AND d.unbound_at IS NULL
+JOIN LATERAL (SELECT * FROM app_user WHERE id = a.user_id OFFSET 0) u ON u.tenant_id = a.tenant_id
+JOIN LATERAL (SELECT * FROM tenant WHERE id = u.tenant_id OFFSET 0) t ON true
+LEFT JOIN device d ON d.tenant_id = u.tenant_id AND d.user_id = u.id AND d.user_id = ANY ($2) AND d.unbound_at IS NULL
 ORDER BY a.n, d.bound_at;
 
 -- name: customer_phone
@@ -45,16 +51,16 @@ WITH asked AS (
 held AS MATERIALIZED (
     SELECT a.*, d.node, d.online_status, d.handset_busy, d.unbound_at, u.disabled_at
     FROM asked a
-    JOIN device d ON d.id = a.device_id AND d.tenant_id = a.tenant_id AND d.user_id = a.user_id
+    JOIN device d ON d.id = a.device_id AND d.id = ANY ($2) AND d.tenant_id = a.tenant_id AND d.user_id = a.user_id
     JOIN app_user u ON u.id = a.user_id
     ORDER BY d.id
     FOR SHARE OF d
 ),
 judged AS MATERIALIZED (
-    SELECT *, expires_at <= clock_timestamp() AS late, EXISTS (
-        SELECT FROM do_not_call d
-        WHERE d.tenant_id = h.tenant_id AND d.phone = h.customer_phone AND (d.expires_at IS NULL OR d.expires_at > now())
-    ) AS listed
+    SELECT *, expires_at <= clock_timestamp() AS late, h.tenant_id = ANY (ARRAY(
+        SELECT d.tenant_id FROM do_not_call d
+        WHERE d.phone = h.customer_phone AND (d.expires_at IS NULL OR d.expires_at > now())
+    )) AS listed
     FROM held h
     WHERE unbound_at IS NULL AND disabled_at IS NULL
 ),
@@ -97,16 +103,16 @@ SELECT r.n, c.id, c.tenant_id, c.user_id, c.device_id, c.version, c.customer_pho
     c.has_recording, c.recording_size, c.reap_at,
     coalesce(c.recording_status IN ('ready', 'expired', 'deleted'), false) AS recording_stored,
     d.node, d.capabilities, clock_timestamp() AS now,
-    EXISTS (SELECT FROM call_event e WHERE e.call_id = c.id AND e.message_id = r.message_id) AS seen,
+    EXISTS (SELECT FROM call_event e WHERE e.call_id = c.id AND e.message_id = r.message_id OFFSET 0) AS seen,
     NOT EXISTS (
-        SELECT FROM command o WHERE o.call_id = c.id AND o.type = 'DIAL_COMMAND' AND o.acked_at IS NOT NULL
+        SELECT FROM command o WHERE o.call_id = c.id AND o.type = 'DIAL_COMMAND' AND o.acked_at IS NOT NULL OFFSET 0
     ) AND NOT EXISTS (
-        SELECT FROM attempt a WHERE a.call_id = c.id AND a.state NOT IN ('committed', 'over')
+        SELECT FROM attempt a WHERE a.call_id = c.id AND a.state NOT IN ('committed', 'over') OFFSET 0
     ) AS never_given,
     (SELECT max(a.n) FROM attempt a WHERE a.call_id = c.id) AS attempt
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS r (tenant_id, call_id, message_id, n)
-JOIN call c ON c.tenant_id = r.tenant_id AND c.id = r.call_id
-LEFT JOIN device d ON d.id = c.device_id;
+JOIN LATERAL (SELECT * FROM call WHERE id = r.call_id OFFSET 0) c ON c.tenant_id = r.tenant_id
+LEFT JOIN LATERAL (SELECT node, capabilities FROM device WHERE id = c.device_id OFFSET 0) d ON true;
 
 -- name: change
 -- Move calls, each by compare-and-set on its version, note why, stop what is overtaken, and tell their agents, in this
@@ -126,7 +132,8 @@ WITH asked AS (
     )
 ),
 held AS MATERIALIZED (
-    SELECT a.* FROM asked a JOIN call c ON c.tenant_id = a.tenant_id AND c.id = a.id AND c.version = a.version
+    SELECT a.* FROM asked a
+    JOIN call c ON c.tenant_id = a.tenant_id AND c.id = a.id AND c.id = ANY ($2) AND c.version = a.version
     ORDER BY c.id, a.n
     FOR NO KEY UPDATE OF c
 ),
@@ -138,7 +145,7 @@ moved AS (
         raw_cause = a.raw_cause, duration = a.duration, has_recording = a.has_recording,
         recording_size = a.recording_size, reap_at = a.reap_at, updated_at = now()
     FROM held a
-    WHERE call.tenant_id = a.tenant_id AND call.id = a.id AND call.version = a.version
+    WHERE call.tenant_id = a.tenant_id AND call.id = a.id AND call.id = ANY ($2) AND call.version = a.version
     RETURNING a.*, call.user_id, tell_hooks(
         CASE
             WHEN a.effect = 'enriched' THEN 'call.corrected'
@@ -152,27 +159,28 @@ noted AS (
     SELECT id, tenant_id, source, kind, effect, message_id, why::json FROM moved
 ),
 due AS MATERIALIZED (
-    SELECT c.id, m.source FROM moved m JOIN command c ON c.call_id = m.id
-    WHERE c.next_send_at IS NOT NULL AND (c.type = 'DIAL_COMMAND' OR m.status = 'ended')
-    ORDER BY c.id
+    SELECT c.id, m.source, c.next_send_at IS NOT NULL AS waits FROM moved m
+    JOIN command c ON c.call_id = m.id AND c.call_id = ANY ($2)
+    WHERE c.type = 'DIAL_COMMAND' OR m.status = 'ended'
+    ORDER BY c.id || ''
     FOR NO KEY UPDATE OF c
 ),
 overtaken AS (
     UPDATE command c
     SET next_send_at = NULL, acked_at = CASE WHEN d.source = 'phone' THEN coalesce(c.acked_at, now()) ELSE c.acked_at END
-    FROM due d WHERE c.id = d.id
+    FROM due d WHERE c.id = d.id AND c.id = ANY (ARRAY(SELECT id FROM due WHERE waits))
     RETURNING c.id
 ),
 lent AS MATERIALIZED (
-    SELECT e.id FROM moved m JOIN extension e ON e.call_id = m.id
+    SELECT e.id FROM moved m JOIN extension e ON e.call_id = m.id AND e.call_id = ANY ($2)
     WHERE (SELECT count(*) FROM overtaken) >= 0 AND m.status = 'ended' AND (m.closed_by = 'provider' OR NOT EXISTS (
-        SELECT FROM attempt a WHERE a.call_id = m.id AND a.state NOT IN ('refused', 'over')))
-    ORDER BY e.id
+        SELECT FROM attempt a WHERE a.call_id = m.id AND a.state NOT IN ('refused', 'over') OFFSET 0))
+    ORDER BY e.id || ''
     FOR NO KEY UPDATE OF e
 ),
 freed AS (
     UPDATE extension e SET status = 'available', user_id = NULL, call_id = NULL, lease_until = NULL
-    FROM lent l WHERE e.id = l.id
+    FROM lent l WHERE e.id = l.id AND e.id = ANY (ARRAY(SELECT id FROM lent))
     RETURNING e.id
 )
 SELECT t.n, t.user_id, emit(t.user_id, t.type, t.told::json) AS seq,
@@ -228,12 +236,12 @@ WHERE tenant_id = $1 AND id = $2 AND ended_at IS NULL AND status <> 'pending';
 -- Phones have these commands on their disks; they are locked by ascending id, as others do.
 WITH held AS MATERIALIZED (
     SELECT c.id FROM unnest($1::text[], $2::text[]) AS a (id, device_id)
-    JOIN command c ON c.id = a.id AND c.device_id = a.device_id
+    JOIN command c ON c.id = a.id AND c.id = ANY ($1) AND c.device_id = a.device_id
     ORDER BY c.id
     FOR NO KEY UPDATE OF c
 )
 UPDATE command c SET acked_at = coalesce(c.acked_at, now()), next_send_at = NULL
-FROM held h WHERE c.id = h.id;
+WHERE c.id = ANY (ARRAY(SELECT id FROM held));
 
 -- name: due
 -- Claim the commands that phones of this node did not ack in time, and move them on.

@@ -83,10 +83,10 @@ SELECT a.n, u.id AS user_id, u.tenant_id, u.role, r.reach, u.must_change_passwor
     ARRAY(SELECT p.permission FROM role_permission p WHERE p.role = u.role) AS permissions,
     ARRAY(SELECT s.team_id FROM team_supervisor s WHERE s.user_id = u.id ORDER BY s.team_id) AS teams
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS a (login_id, user_id, n)
-JOIN login l ON l.id = a.login_id AND l.user_id = a.user_id
-JOIN app_user u ON u.id = l.user_id
+JOIN LATERAL (SELECT * FROM login WHERE id = a.login_id OFFSET 0) l ON l.user_id = a.user_id
+JOIN LATERAL (SELECT * FROM app_user WHERE id = l.user_id OFFSET 0) u ON true
 JOIN role r ON r.code = u.role
-LEFT JOIN tenant t ON t.id = u.tenant_id;
+LEFT JOIN LATERAL (SELECT * FROM tenant WHERE id = u.tenant_id OFFSET 0) t ON true;
 
 -- name: over
 -- Which of these logins let nobody in any more: those that were revoked, have expired or are gone, and those of disabled
@@ -122,8 +122,10 @@ WHERE id = $1 AND coalesce(last_used_at < now() - interval '1 minute', true);
 -- All that requests of phones are judged on. Unbinding replaces the hash, so the token of an unbound phone is unknown.
 SELECT d.id, d.tenant_id, d.hardware_id, d.user_id, d.token_hash,
     u.disabled_at IS NOT NULL AS disabled, t.status = 'suspended' AS suspended
-FROM device d JOIN app_user u ON u.id = d.user_id JOIN tenant t ON t.id = d.tenant_id
-WHERE d.token_hash = ANY ($1::bytea[]) AND d.unbound_at IS NULL;
+FROM (SELECT * FROM device WHERE token_hash = ANY ($1::bytea[]) OFFSET 0) d
+JOIN LATERAL (SELECT * FROM app_user WHERE id = d.user_id OFFSET 0) u ON true
+JOIN LATERAL (SELECT * FROM tenant WHERE id = d.tenant_id OFFSET 0) t ON true
+WHERE d.unbound_at IS NULL;
 
 -- name: pages_of_tenant
 -- The nodes that hold pages of a tenant's agents.
