@@ -11,6 +11,10 @@ STUCK = 4
 """Asks that may fail alone for locks that others hold. Each takes as long as a lock is waited for, and those behind it
 wait too: after so many the rest is told the same."""
 
+LONG = 0.005
+"""Seconds that a batch has to itself: what is asked meanwhile goes together when it is done. Only beside one that takes
+longer, for a lock or for the disk, another is begun."""
+
 Ask = TypeVar("Ask")
 Told = TypeVar("Told")
 
@@ -22,7 +26,8 @@ class Batch(Generic[Ask, Told]):
     `apart` it has done nothing when it raises, and each asker then gets what `run` says to it alone, so that nobody
     fails for what another asked. But where that may be tried again, what failed was not what was asked, and all are
     told so; unless PostgreSQL rolled it back, for a deadlock or a lock that somebody keeps, which one ask may be the
-    cause of. Whoever has gone meanwhile is not asked for. At most `at_once` batches are under way.
+    cause of. Whoever has gone meanwhile is not asked for. At most `at_once` batches are under way, and more than one
+    only where one takes long.
     """
 
     def __init__(
@@ -40,15 +45,22 @@ class Batch(Generic[Ask, Told]):
         self._waiting: list[tuple[Ask, asyncio.Future[Told]]] = []
         self._runners: set[asyncio.Task[None]] = set()
         self._gathering = False
+        self._begun = 0.0
 
     async def ask(self, ask: Ask) -> Told:
         """Ask with the next batch and wait for the answer."""
-        answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Told] = loop.create_future()
         self._waiting.append((ask, answer))
-        if not self._gathering and len(self._runners) < self._at_once:
+        if not self._gathering and self._may_begin(loop.time()):
             self._gathering = True
             self._runners.add(asyncio.create_task(self._drain(), name="batch"))
         return await answer
+
+    def _may_begin(self, now: float) -> bool:
+        if not self._runners:
+            return True
+        return len(self._runners) < self._at_once and now - self._begun > LONG
 
     async def _drain(self) -> None:
         try:
@@ -59,6 +71,7 @@ class Batch(Generic[Ask, Told]):
                 here = [one for one in self._waiting if not one[1].done()]
                 batch, self._waiting = here[: self._bound], here[self._bound :]
                 if batch:
+                    self._begun = asyncio.get_running_loop().time()
                     await self._answer(batch)
         finally:
             self._gathering = False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
+import server.batch
 from protocol.errors import DialdeskError
 from server.batch import STUCK, Batch
 from tests.waiting import until
@@ -138,8 +139,9 @@ async def test_a_run_that_leaves_answers_out_is_told_to_all_who_asked() -> None:
     assert [ValueError] * 3 == [type(error) for error in told]
 
 
-async def test_a_second_run_begins_while_the_first_is_stuck() -> None:
-    """With two at once nobody waits for one that waits; a third ask goes with whichever is done first."""
+async def test_a_second_run_begins_while_the_first_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two at once nobody waits for one that takes long; a third ask goes with whichever is done first."""
+    monkeypatch.setattr(server.batch, "LONG", 0.0)
     go = {1: asyncio.Event(), 2: asyncio.Event()}
     runs: list[list[int]] = []
 
@@ -162,6 +164,24 @@ async def test_a_second_run_begins_while_the_first_is_stuck() -> None:
     go[1].set()
     assert 1 == await first
     assert [[1], [2], [3]] == runs
+
+
+async def test_what_is_asked_while_a_run_is_young_waits_for_it_and_goes_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though another might be begun: one round trip for all of them is sooner done than one for each."""
+    monkeypatch.setattr(server.batch, "LONG", 1000.0)
+    run = Run()
+    run.go.clear()
+    batch = Batch(run, at_once=2)
+    first = asyncio.create_task(batch.ask(1))
+    await run.begun.wait()
+    others = [asyncio.create_task(batch.ask(number)) for number in (2, 3)]
+    await asyncio.sleep(0)
+    run.go.set()
+
+    assert [2, 4, 6] == [await first, *[await other for other in others]]
+    assert [[1], [2, 3]] == run.batches
 
 
 class Poison:
