@@ -201,7 +201,7 @@ class Auth:
                 user_id = await credentials.extend_login(connection, login_id, self._config.refresh_token_ttl)
                 if user_id is None:
                     raise DialdeskError("UNAUTHENTICATED")
-                identity = await _by_login(connection, Claims(user_id, login_id))
+                identity = await _read_login(connection, Claims(user_id, login_id))
                 return await self._signed_in(connection, identity)
             login_id = await credentials.login_of_refresh_token(connection, used)
             if login_id is None:
@@ -342,7 +342,7 @@ class Auth:
             user_agent=request.user_agent,
             api_key_id=key.id if key else None,
         )
-        identity = await _by_login(connection, Claims(user_id, login_id))
+        identity = await _read_login(connection, Claims(user_id, login_id))
         if key is not None and identity.reach not in {"own", "teams"}:
             raise DialdeskError("ROLE_NOT_GRANTABLE", role=identity.role)
         actor = actor_of(key or identity, request)
@@ -421,7 +421,7 @@ def close_pages(relay: Relay, ended: Iterable[EndedLogin], reason: str) -> None:
         relay.close_agent(login.nodes, login.user_id, CloseCode.UNBOUND, reason, login.id)
 
 
-async def _by_login(connection: Connection, claims: Claims) -> Identity:
+async def _read_login(connection: Connection, claims: Claims) -> Identity:
     (login,) = await credentials.find_logins(connection, [(claims.login_id, claims.user_id)])
     return _identity(login, claims)
 

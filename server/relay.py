@@ -16,8 +16,9 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from server.telemetry import Metrics
-from storage.bus import Bus, cause_of
+from storage.bus import Bus
 from storage.events import Emitted
+from storage.redis_line import cause_of
 
 log = structlog.get_logger()
 

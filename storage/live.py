@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from protocol.errors import DialdeskError
-from storage.bus import cause_of
+from storage.redis_line import cause_of
 from storage.redis_url import RedisUrlError, read_redis_url
 
 log = structlog.get_logger()

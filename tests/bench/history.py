@@ -43,6 +43,7 @@ async def grown(server_url: str, records: int) -> str:
     async with _connected(server_url) as connection:
         said = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1"
         if await connection.fetchval(said, name) == "complete":
+            await migrate(url)  # it may be of an earlier version
             return url
         await connection.execute(f"DROP DATABASE IF EXISTS {name}")
         await connection.execute(f"CREATE DATABASE {name}")

@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-import storage.bus
+import storage.redis_line
+import storage.redis_servers
 from storage.bus import Bus
 from storage.live import RedisClient, open_redis
 from tests import redises
@@ -215,7 +216,7 @@ async def test_a_connection_nobody_used_for_long_is_opened_anew(
         post.bus.put(channel, 1)
         await until(lambda: post.taken == 1)
         first = [lane.line for lane in post.bus._lanes.values()]
-        monkeypatch.setattr(storage.bus, "IDLE", -1.0)
+        monkeypatch.setattr(storage.redis_line, "IDLE", -1.0)
         post.bus.put(channel, 2)
         await until(lambda: len(post.heard) == 2)
 
@@ -365,7 +366,7 @@ async def test_what_goes_to_another_master_goes_before_what_is_newer(
     cluster: redises.Cluster, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was put before it was known where the channel lives is not overtaken."""
-    monkeypatch.setattr(storage.bus, "PAUSE", DEADLINE)  # it is asked once
+    monkeypatch.setattr(storage.redis_servers, "PAUSE", DEADLINE)  # it is asked once
     async with post_at(cluster.url) as hearer, hearer.bus.listening(channel, hearer.hear):
         redis = open_redis(cluster.url)
         teller = Post(redis)
