@@ -211,9 +211,8 @@ class Http:
                 raise ValueError(f"{endpoint.method} {endpoint.path} is declared twice")
             by_path[endpoint.path][endpoint.method] = endpoint
         resources = {path: _Resource(self, methods) for path, methods in by_path.items()}
-        numbered = [path for path in resources if "{" in path]
-        fixed = _Fixed({path: resource for path, resource in resources.items() if path not in numbered})
-        return [fixed, *(Route(path, resources[path]) for path in numbered)]
+        fixed = {path: resource for path, resource in resources.items() if "{" not in path}
+        return [_Fixed(fixed), *(Route(path, resource) for path, resource in resources.items() if path not in fixed)]
 
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer for a path that is not served."""

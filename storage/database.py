@@ -7,6 +7,7 @@ begins with `-- name: <name>` and a comment line that says what it does.
 import asyncio
 import re
 import ssl as _ssl
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ BY_KEY = 8
 
 LOCK_DEADLINE = 1.0
 """Seconds that a statement by key waits for a lock: it goes for many, who would all fail with it at its deadline."""
+
+IDLE = 300.0
+"""Seconds after which an unused connection is not trusted any more: a firewall may have forgotten it."""
 
 PLANNED_ONCE = {
     "plan_cache_mode": "force_generic_plan",
@@ -127,12 +131,12 @@ class Database:
 
 class _FromHandToHand:
     """Lends connections of a pool that do not go back to it in between, which costs as much as a statement: only those
-    on which something failed do, and those for which somebody waits."""
+    on which something failed do, and those for which somebody waits. The last one given back is the next to be lent."""
 
     def __init__(self, pool: Pool, timeout: float) -> None:
         self._pool = pool
         self._timeout = timeout
-        self._kept: list[PoolConnectionProxy[asyncpg.Record]] = []
+        self._kept: list[tuple[PoolConnectionProxy[asyncpg.Record], float]] = []
         self._waiting = 0
         self._closing = False
 
@@ -147,14 +151,14 @@ class _FromHandToHand:
                 fit = True
             finally:
                 if fit and not self._waiting and not self._closing:
-                    self._kept.append(connection)
+                    self._kept.append((connection, time.monotonic()))
                 else:
                     await self._pool.release(connection)
 
     async def close(self) -> None:
         self._closing = True
         kept, self._kept = self._kept, []
-        for connection in kept:
+        for connection, _ in kept:
             await self._pool.release(connection)
         await self._pool.close()
 
@@ -163,9 +167,11 @@ class _FromHandToHand:
 
     async def _take(self) -> "PoolConnectionProxy[asyncpg.Record]":
         while self._kept:
-            connection = self._kept.pop()
-            if not connection.is_closed():
+            connection, since = self._kept.pop()
+            fresh = time.monotonic() - since <= IDLE
+            if fresh and not connection.is_closed():
                 return connection
+            connection.terminate()
             await self._pool.release(connection)
         self._waiting += 1
         try:
@@ -206,7 +212,7 @@ async def open_database(
             timeout=timeout,
             command_timeout=timeout,
             statement_cache_size=100 if statement_cache else 0,
-            max_inactive_connection_lifetime=300,
+            max_inactive_connection_lifetime=IDLE,
             reset=_leave_as_it_is,
             server_settings={"application_name": "dialdesk", "timezone": "UTC", **settings},
         )

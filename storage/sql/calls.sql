@@ -32,10 +32,9 @@ LIMIT 1;
 
 -- name: dial
 -- Dials, all or nothing: each with its call, first event, command and kept answer, if its customer may be called, its phone
--- is online and its time is not up. Phones are joined by their key alone, which no estimate can make look like a search,
--- and judged when they are locked. The share lock makes them wait for a phone that is just moving to another node, and then see where it went; it
--- is taken by ascending id, as claims do. Rows that a twin may have written go in order too: two of these that waited for
--- each other would both come to nothing.
+-- is online and its time is not up, all judged when the phone is locked. The share lock makes them wait for a phone that is
+-- just moving to another node, and then see where it went; it is taken by ascending id, as claims do. Rows that a twin may
+-- have written go in order too: two of these that waited for each other would both come to nothing.
 WITH asked AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],

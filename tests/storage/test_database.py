@@ -406,3 +406,13 @@ async def test_a_connection_by_key_on_which_something_failed_works_again(databas
             return False
 
     await until(works)
+
+
+async def test_a_connection_by_key_that_was_idle_for_long_is_not_trusted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another is opened in its place."""
+    first = await pid_by_key(database)
+    monkeypatch.setattr(storage.database, "IDLE", -1.0)
+
+    assert first != await pid_by_key(database)
