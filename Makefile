@@ -56,7 +56,6 @@ bench-full: $(VENV)/installed-bench $(PAGES)  ## Measure everything, in more tur
 	$(BENCH) dial --rate 100 --rate 200 --rate 300 --turns 5 $(ARGS)
 	$(BENCH) growth --records 10000 --records 1000000 --records 10000000
 	$(BENCH) storm --turns 3
-	$(BENCH) sessions
 	$(BENCH) recordings
 	$(BENCH) channels
 	$(BENCH) desk

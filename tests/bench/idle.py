@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from server import VERSION
+from storage.database import open_database
 from tests.bench.crowd import Task, Told
 from tests.bench.ground import USUAL_TIMES, open_house
 from tests.bench.pairs import End
@@ -22,7 +23,7 @@ from tests.bench.processes import ProcessError, cpu, free_port, memory, server
 from tests.bench.relay import apart, child, rotated
 from tests.bench.results import Idled, Results, installed
 from tests.bench.rigs import PEERS, SOCKETIO_PATH, UVICORN, NotInstalledError, asgi, demand, locked
-from tests.bench.sessions import bind_many
+from tests.journeys.house import House, Process
 
 BEAT = 30.0
 """Seconds between two signs of life of a session; Socket.IO's servers ask every 25."""
@@ -98,15 +99,31 @@ async def _dialdesk(count: int) -> AsyncIterator[Room]:
         house, _ = await open_house(stack)
         node = await house.node(**USUAL_TIMES, MAX_SESSIONS=str(count + 10))
         await house.worker(**USUAL_TIMES)
-        ends = [
-            End(
-                bound.websocket_url,
-                f"phone-{number}",
-                {"Authorization": f"Bearer {bound.auth_token}", "X-Device-Id": bound.handset.device_id},
-            )
-            for number, bound in enumerate(await bind_many(house, node, count))
-        ]
-        yield Room("dialdesk", ends, node.pid)
+        yield Room("dialdesk", await _phones(house, node, count), node.pid)
+
+
+async def _phones(house: House, node: Process, count: int) -> list[End]:
+    """Phones of one agent, bound by rows: binding is not what is measured."""
+    agent = await house.agent(node)
+    user_id = (await agent.get("/api/v1/me"))["user"]["id"]
+    async with open_database(house.database_url) as database, database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
+            " app_version, token_hash) SELECT 'dev_' || n, $1, 'hw-' || n, $2, '', '', '', 'android', '', '',"
+            " sha256(('ddp_token-' || n)::bytea) FROM generate_series(1, $3) n",
+            house.tenant_id,
+            user_id,
+            count,
+        )
+        await connection.execute("ANALYZE device")
+    return [
+        End(
+            f"ws://127.0.0.1:{node.port}/ws/phone",
+            f"phone-{number}",
+            {"Authorization": f"Bearer ddp_token-{number}", "X-Device-Id": f"hw-{number}"},
+        )
+        for number in range(1, count + 1)
+    ]
 
 
 def _alone(

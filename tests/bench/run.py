@@ -1,7 +1,6 @@
 """Benchmarks: what a dial costs from click to phone, an idle session, an upload, a console. `make bench` runs all.
 
     python tests/bench/run.py dial --rate 300 --turns 3
-    python tests/bench/run.py sessions --count 10000
     python tests/bench/run.py recordings
     python tests/bench/run.py channels --rate 100 --seconds 30
     python tests/bench/run.py desk
@@ -38,7 +37,6 @@ from tests.bench.recordings import measure_beside_dials, measure_one
 from tests.bench.relay import measure_relay
 from tests.bench.results import PLACE
 from tests.bench.rigs import RELAY_PEERS, install
-from tests.bench.sessions import measure_sessions
 from tests.bench.storm import measure_storm
 
 
@@ -58,13 +56,6 @@ def main() -> None:
 def dial(desks: int, rates: tuple[int, ...], turns: int, warm_up: float, seconds: float, pin: bool, out: Path) -> None:
     """Dial to phone: POST /calls/dial on one node, committed, DIAL_COMMAND at the phone of another."""
     _run(measure_dials(desks, rates, turns, warm_up, seconds, out, pin=pin))
-
-
-@main.command()
-@click.option("--count", default=10_000, show_default=True, help="Phones, all on one node.")
-def sessions(count: int) -> None:
-    """Sessions: phones online on one node; how fast they come and what each costs."""
-    _run(measure_sessions(count))
 
 
 @main.command()
