@@ -91,8 +91,9 @@ class DialContext(msgspec.Struct, frozen=True, kw_only=True):
     phones: list[Phone]
 
 
-class NewCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to be made on a phone, and the command that makes it. `record`: a recording of it may be kept."""
+class _ToBeMade(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that was asked for. `record`: a recording of it may be kept. If nothing is heard of it so many seconds after
+    `expires_at`, the reaper looks."""
 
     id: str
     tenant_id: str
@@ -100,7 +101,6 @@ class NewCall(msgspec.Struct, frozen=True, kw_only=True):
     team_id: str | None
     created_by: str
     source: Source
-    device_id: str
     customer_phone: str
     customer_id: str | None
     customer_name: str | None
@@ -108,11 +108,25 @@ class NewCall(msgspec.Struct, frozen=True, kw_only=True):
     external_id: str | None
     custom_data: bytes | None
     record: bool
-    command_id: str
-    command: bytes
     expires_at: datetime
     reap_after_expiry: float
+
+
+class NewCall(_ToBeMade, frozen=True, kw_only=True):
+    """A call to be made on a phone, and the command that makes it, which may be executed until `expires_at`."""
+
+    device_id: str
+    command_id: str
+    command: bytes
     resend_after: float
+
+
+class NewCloudCall(_ToBeMade, frozen=True, kw_only=True):
+    """A call to be made over a line. The order for it may be written until `expires_at`. `case_type` and `tags` decide,
+    with others, over which line."""
+
+    case_type: str | None = None
+    tags: Sequence[str] = ()
 
 
 class NewDial(NamedTuple):
@@ -121,29 +135,6 @@ class NewDial(NamedTuple):
     call: NewCall
     once: Once
     answer: msgspec.Struct
-
-
-class NewCloudCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to be made over a line. The order for it may be written until `expires_at`. `case_type` and `tags` decide,
-    with others, over which line."""
-
-    id: str
-    tenant_id: str
-    user_id: str
-    team_id: str | None
-    created_by: str
-    source: Source
-    customer_phone: str
-    customer_id: str | None
-    customer_name: str | None
-    order_id: str | None
-    external_id: str | None
-    custom_data: bytes | None
-    record: bool
-    expires_at: datetime
-    reap_after_expiry: float
-    case_type: str | None = None
-    tags: Sequence[str] = ()
 
 
 class Dialled(msgspec.Struct, frozen=True):
