@@ -92,8 +92,8 @@ class DialContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _ToBeMade(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that was asked for. `record`: a recording of it may be kept. If nothing is heard of it so many seconds after
-    `expires_at`, the reaper looks."""
+    """A call that was asked for. `record`: a recording of it may be kept. Where nothing is heard of it for
+    `reap_after_expiry` seconds after `expires_at`, the reaper looks."""
 
     id: str
     tenant_id: str
