@@ -66,6 +66,11 @@ def _let_give_way(pid: int) -> None:
     Path(f"/proc/{pid}/autogroup").write_text("19")
 
 
+def memory(process: Process) -> int:
+    """Bytes of a node that no other process shares."""
+    return _told(process.pid, "smaps_rollup", "Pss")
+
+
 def begin_peak(process: Process) -> int:
     """Let the kernel count anew what memory a node has at most; return the bytes that it has now."""
     Path(f"/proc/{process.pid}/clear_refs").write_text("5")
