@@ -43,26 +43,36 @@ class Batch(Generic[Ask, Told]):
         self._at_once = at_once
         self._apart = apart
         self._waiting: list[tuple[Ask, asyncio.Future[Told]]] = []
-        self._runners: set[asyncio.Task[None]] = set()
+        self._runners: dict[asyncio.Task[None], float] = {}  # when each began its batch
         self._gathering = False
-        self._begun = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def ask(self, ask: Ask) -> Told:
         """Ask with the next batch and wait for the answer."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Told] = loop.create_future()
+        answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         self._waiting.append((ask, answer))
-        if not self._gathering and self._may_begin(loop.time()):
-            self._gathering = True
-            self._runners.add(asyncio.create_task(self._drain(), name="batch"))
+        self._begin()
         return await answer
 
-    def _may_begin(self, now: float) -> bool:
-        if not self._runners:
-            return True
-        return len(self._runners) < self._at_once and now - self._begun > LONG
+    def _begin(self) -> None:
+        """Begin a batch, now or when the youngest one has had its time; one that is gathering takes all who wait."""
+        if self._gathering or len(self._runners) >= self._at_once:
+            return
+        loop = asyncio.get_running_loop()
+        due = max(self._runners.values()) + LONG if self._runners else 0.0
+        if loop.time() >= due:
+            self._gathering = True
+            self._runners[asyncio.create_task(self._drain(), name="batch")] = loop.time()
+        elif self._timer is None:
+            self._timer = loop.call_at(due, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        if self._waiting:
+            self._begin()
 
     async def _drain(self) -> None:
+        me = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             while self._waiting:
                 self._gathering = True
@@ -71,11 +81,11 @@ class Batch(Generic[Ask, Told]):
                 here = [one for one in self._waiting if not one[1].done()]
                 batch, self._waiting = here[: self._bound], here[self._bound :]
                 if batch:
-                    self._begun = asyncio.get_running_loop().time()
+                    self._runners[me] = asyncio.get_running_loop().time()
                     await self._answer(batch)
         finally:
             self._gathering = False
-            self._runners.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            del self._runners[me]
 
     async def _answer(self, batch: Sequence[tuple[Ask, asyncio.Future[Told]]]) -> None:
         try:

@@ -15,6 +15,9 @@ from storage.events import Emitted
 AT_ONCE = 2
 """Statements of a kind under way: while one waits for a lock or for the disk, the next is gathered and sent."""
 
+BOUND = 64
+"""Asks in a statement: with more it costs no less for each, and what is updated may be compared with each key."""
+
 
 class CallRows:
     """What dials, acknowledgements and reports ask of PostgreSQL. All raise UNAVAILABLE, and what the functions of
@@ -22,11 +25,11 @@ class CallRows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._contexts = Batch(self._read_contexts, at_once=AT_ONCE, apart=True)
-        self._dials = Batch(self._commit_dials, at_once=AT_ONCE, apart=True)
-        self._acks = Batch(self._commit_acks, at_once=AT_ONCE, apart=True)
-        self._reads = Batch(self._read_calls, at_once=AT_ONCE, apart=True)
-        self._changes = Batch(self._commit_changes, at_once=AT_ONCE, apart=True)
+        self._contexts = Batch(self._read_contexts, bound=BOUND, at_once=AT_ONCE, apart=True)
+        self._dials = Batch(self._commit_dials, bound=BOUND, at_once=AT_ONCE, apart=True)
+        self._acks = Batch(self._commit_acks, bound=BOUND, at_once=AT_ONCE, apart=True)
+        self._reads = Batch(self._read_calls, bound=BOUND, at_once=AT_ONCE, apart=True)
+        self._changes = Batch(self._commit_changes, bound=BOUND, at_once=AT_ONCE, apart=True)
 
     async def context(self, wanted: Wanted) -> DialContext | None:
         """What a dial needs to know; None where the asker reaches no such agent."""

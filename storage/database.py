@@ -168,10 +168,13 @@ class _FromHandToHand:
     async def _take(self) -> "PoolConnectionProxy[asyncpg.Record]":
         while self._kept:
             connection, since = self._kept.pop()
-            fresh = time.monotonic() - since <= IDLE
-            if fresh and not connection.is_closed():
-                return connection
-            connection.terminate()
+            try:
+                if not connection.is_closed():
+                    if time.monotonic() - since <= IDLE:
+                        return connection
+                    connection.terminate()
+            except asyncpg.InterfaceError:
+                continue  # PostgreSQL closed it meanwhile, and the pool has taken it back already
             await self._pool.release(connection)
         self._waiting += 1
         try:

@@ -9,6 +9,10 @@ CREATE INDEX call_live_user ON call (user_id) WHERE ended_at IS NULL AND user_id
 DROP INDEX call_reap;
 CREATE INDEX call_reap ON call (reap_at) WHERE ended_at IS NULL AND reap_at IS NOT NULL;
 
+-- The phones of an agent are looked for by the agent.
+DROP INDEX device_user;
+CREATE INDEX device_user ON device (user_id, tenant_id) WHERE unbound_at IS NULL;
+
 -- A number that is not called is looked for by the number; an index by tenant as well would be as good as that of a
 -- tenant's newest, as long as there are few.
 ALTER TABLE do_not_call
@@ -17,6 +21,8 @@ ALTER TABLE do_not_call
 
 -- migrate:down
 
+DROP INDEX device_user;
+CREATE INDEX device_user ON device (tenant_id, user_id) WHERE unbound_at IS NULL;
 ALTER TABLE do_not_call
     DROP CONSTRAINT do_not_call_phone_tenant_id_key,
     ADD UNIQUE (tenant_id, phone);

@@ -1,7 +1,7 @@
 -- What goes by key is to walk by key, also by a plan that was made when a table was small or unknown, for which any walk
--- looks as cheap (tests/storage/test_plans.py). Hence what reads as said twice: `= ANY` of the keys beside a join on them,
--- `OFFSET 0` where PostgreSQL would read a whole table into a hash, or walk a whole index of the few rows that it is for,
--- and `|| ''` where it would for the order of another.
+-- looks as cheap (tests/storage/test_plans.py). Hence rows are read, and locked, by subqueries of one key each, which
+-- `OFFSET 0` keeps whole: they are run for each key in turn, and in the order of what asks. What is to be
+-- updated cannot be read so, and says `= ANY` of the keys beside the join on them.
 
 -- name: contexts
 -- What dials for these agents need to know, and whether each was answered before; a row for each of an agent's phones, or
@@ -21,7 +21,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
     WITH ORDINALITY AS a (tenant_id, user_id, actor_id, operation, key, n)
 JOIN LATERAL (SELECT * FROM app_user WHERE id = a.user_id OFFSET 0) u ON u.tenant_id = a.tenant_id
 JOIN LATERAL (SELECT * FROM tenant WHERE id = u.tenant_id OFFSET 0) t ON true
-LEFT JOIN device d ON d.tenant_id = u.tenant_id AND d.user_id = u.id AND d.user_id = ANY ($2) AND d.unbound_at IS NULL
+LEFT JOIN LATERAL (SELECT * FROM device WHERE user_id = u.id AND unbound_at IS NULL OFFSET 0) d ON d.tenant_id = u.tenant_id
 ORDER BY a.n, d.bound_at;
 
 -- name: customer_phone
@@ -32,7 +32,7 @@ LIMIT 1;
 
 -- name: dial
 -- Dials, all or nothing: each with its call, first event, command and kept answer, if its customer may be called, its phone
--- is online and its time is not up, all judged when the phone is locked. The share lock makes them wait for a phone that is
+-- is online and its time is not up, the last two judged when the phone is locked. The share lock makes them wait for a phone that is
 -- just moving to another node, and then see where it went; it is taken by ascending id, as claims do. Rows that a twin may
 -- have written go in order too: two of these that waited for each other would both come to nothing.
 WITH asked AS (
@@ -49,11 +49,10 @@ WITH asked AS (
 ),
 held AS MATERIALIZED (
     SELECT a.*, d.node, d.online_status, d.handset_busy, d.unbound_at, u.disabled_at
-    FROM asked a
-    JOIN device d ON d.id = a.device_id AND d.id = ANY ($2) AND d.tenant_id = a.tenant_id AND d.user_id = a.user_id
-    JOIN app_user u ON u.id = a.user_id
-    ORDER BY d.id
-    FOR SHARE OF d
+    FROM (SELECT * FROM asked ORDER BY device_id OFFSET 0) a
+    JOIN LATERAL (SELECT * FROM device WHERE id = a.device_id OFFSET 0 FOR SHARE) d
+        ON d.tenant_id = a.tenant_id AND d.user_id = a.user_id
+    JOIN LATERAL (SELECT disabled_at FROM app_user WHERE id = a.user_id OFFSET 0) u ON true
 ),
 judged AS MATERIALIZED (
     SELECT *, expires_at <= clock_timestamp() AS late, h.tenant_id = ANY (ARRAY(
@@ -131,10 +130,10 @@ WITH asked AS (
     )
 ),
 held AS MATERIALIZED (
-    SELECT a.* FROM asked a
-    JOIN call c ON c.tenant_id = a.tenant_id AND c.id = a.id AND c.id = ANY ($2) AND c.version = a.version
-    ORDER BY c.id, a.n
-    FOR NO KEY UPDATE OF c
+    SELECT a.*
+    FROM (SELECT * FROM asked ORDER BY id, n OFFSET 0) a
+    JOIN LATERAL (SELECT tenant_id, version FROM call WHERE id = a.id OFFSET 0 FOR NO KEY UPDATE) c
+        ON c.tenant_id = a.tenant_id AND c.version = a.version
 ),
 moved AS (
     UPDATE call
@@ -157,25 +156,33 @@ noted AS (
     INSERT INTO call_event (call_id, tenant_id, source, kind, effect, message_id, data)
     SELECT id, tenant_id, source, kind, effect, message_id, why::json FROM moved
 ),
+waiting AS MATERIALIZED (
+    SELECT c.id, m.source
+    FROM moved m
+    JOIN LATERAL (SELECT id, type, next_send_at FROM command WHERE call_id = m.id OFFSET 0) c
+        ON c.next_send_at IS NOT NULL AND (c.type = 'DIAL_COMMAND' OR m.status = 'ended')
+),
 due AS MATERIALIZED (
-    SELECT c.id, m.source, c.next_send_at IS NOT NULL AS waits FROM moved m
-    JOIN command c ON c.call_id = m.id AND c.call_id = ANY ($2)
-    WHERE c.type = 'DIAL_COMMAND' OR m.status = 'ended'
-    ORDER BY c.id || ''
-    FOR NO KEY UPDATE OF c
+    SELECT w.id, w.source
+    FROM (SELECT * FROM waiting ORDER BY id OFFSET 0) w
+    JOIN LATERAL (SELECT next_send_at FROM command WHERE id = w.id OFFSET 0 FOR NO KEY UPDATE) c ON c.next_send_at IS NOT NULL
 ),
 overtaken AS (
     UPDATE command c
     SET next_send_at = NULL, acked_at = CASE WHEN d.source = 'phone' THEN coalesce(c.acked_at, now()) ELSE c.acked_at END
-    FROM due d WHERE c.id = d.id AND c.id = ANY (ARRAY(SELECT id FROM due WHERE waits))
+    FROM due d WHERE c.id = d.id AND c.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING c.id
 ),
-lent AS MATERIALIZED (
-    SELECT e.id FROM moved m JOIN extension e ON e.call_id = m.id AND e.call_id = ANY ($2)
+taken AS MATERIALIZED (
+    SELECT e.id, m.id AS call_id
+    FROM moved m JOIN LATERAL (SELECT id FROM extension WHERE call_id = m.id OFFSET 0) e ON true
     WHERE (SELECT count(*) FROM overtaken) >= 0 AND m.status = 'ended' AND (m.closed_by = 'provider' OR NOT EXISTS (
         SELECT FROM attempt a WHERE a.call_id = m.id AND a.state NOT IN ('refused', 'over') OFFSET 0))
-    ORDER BY e.id || ''
-    FOR NO KEY UPDATE OF e
+),
+lent AS MATERIALIZED (
+    SELECT t.id
+    FROM (SELECT * FROM taken ORDER BY id OFFSET 0) t
+    JOIN LATERAL (SELECT call_id FROM extension WHERE id = t.id OFFSET 0 FOR NO KEY UPDATE) e ON e.call_id = t.call_id
 ),
 freed AS (
     UPDATE extension e SET status = 'available', user_id = NULL, call_id = NULL, lease_until = NULL
@@ -234,10 +241,9 @@ WHERE tenant_id = $1 AND id = $2 AND ended_at IS NULL AND status <> 'pending';
 -- name: ack
 -- Phones have these commands on their disks; they are locked by ascending id, as others do.
 WITH held AS MATERIALIZED (
-    SELECT c.id FROM unnest($1::text[], $2::text[]) AS a (id, device_id)
-    JOIN command c ON c.id = a.id AND c.id = ANY ($1) AND c.device_id = a.device_id
-    ORDER BY c.id
-    FOR NO KEY UPDATE OF c
+    SELECT a.id
+    FROM (SELECT * FROM unnest($1::text[], $2::text[]) AS a (id, device_id) ORDER BY id OFFSET 0) a
+    JOIN LATERAL (SELECT device_id FROM command WHERE id = a.id OFFSET 0 FOR NO KEY UPDATE) c ON c.device_id = a.device_id
 )
 UPDATE command c SET acked_at = coalesce(c.acked_at, now()), next_send_at = NULL
 WHERE c.id = ANY (ARRAY(SELECT id FROM held));

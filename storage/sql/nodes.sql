@@ -93,9 +93,13 @@ WHERE device_id = ANY ($1::text[]) AND next_send_at IS NOT NULL AND expires_at >
 ORDER BY created_at, id;
 
 -- name: sent
--- These commands went out with WELCOME: the first of their sendings on the new session.
+-- These commands went out with WELCOME: the first of their sendings on the new session. They are locked by ascending id,
+-- as others do.
+WITH held AS MATERIALIZED (
+    SELECT id FROM command WHERE id = ANY ($1::text[]) AND next_send_at IS NOT NULL ORDER BY id FOR NO KEY UPDATE
+)
 UPDATE command SET sends = 1, next_send_at = now() + make_interval(secs => $2::float8)
-WHERE id = ANY ($1::text[]) AND next_send_at IS NOT NULL;
+WHERE id = ANY (ARRAY(SELECT id FROM held));
 
 -- name: tell_presence
 -- What sessions say of their phones, only those of the newest epoch being heard: online, offline (silent, the socket

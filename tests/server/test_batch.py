@@ -184,6 +184,29 @@ async def test_what_is_asked_while_a_run_is_young_waits_for_it_and_goes_together
     assert [[1], [2, 3]] == run.batches
 
 
+async def test_nobody_waits_for_a_run_that_takes_long_though_it_was_young_when_he_asked() -> None:
+    """Also where nobody else asks after him, and where a younger run has come and gone."""
+    go = asyncio.Event()
+    runs: list[list[int]] = []
+
+    async def stuck(asks: Sequence[int]) -> Sequence[int]:
+        runs.append(list(asks))
+        if asks[0] == 1:
+            await go.wait()
+        return asks
+
+    batch = Batch(stuck, at_once=2)
+    first = asyncio.create_task(batch.ask(1))
+    while not runs:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        told = [await batch.ask(number) for number in (2, 3, 4)]
+    go.set()
+
+    assert ([2, 3, 4], 1) == (told, await first)
+    assert [[1], [2], [3], [4]] == runs
+
+
 class Poison:
     """Fails whatever it is part of with `error`; all else is answered with itself."""
 

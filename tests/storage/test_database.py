@@ -11,7 +11,7 @@ import pytest
 
 import storage.database
 from protocol.errors import DialdeskError
-from storage.database import BY_KEY, Database, Duplicate, open_database, queries, rolled_back, translated
+from storage.database import BY_KEY, Connection, Database, Duplicate, open_database, queries, rolled_back, translated
 from tests.conftest import Office
 from tests.proxy import Proxy, proxy_to
 from tests.waiting import until
@@ -359,6 +359,14 @@ async def pid_by_key(database: Database) -> int:
         return int(await connection.fetchval("SELECT pg_backend_pid()"))
 
 
+def has_gone(connection: Connection) -> bool:
+    """Whether the driver knows that PostgreSQL has closed it."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # and has told the pool
+        return True
+
+
 async def test_connections_by_key_go_from_hand_to_hand(database_url: str) -> None:
     """The same one serves whoever asks next, and those that were lent are closed with the rest, at once."""
     async with open_database(database_url, timeout=5) as database:
@@ -388,24 +396,33 @@ async def test_who_waits_for_a_connection_by_key_gets_one_that_is_given_back(dat
 
 
 async def test_a_connection_by_key_on_which_something_failed_works_again(database: Database) -> None:
-    """Whether a statement was refused, given up, or PostgreSQL ended the process that serves it."""
+    """Whether a statement was refused or given up."""
     with pytest.raises(asyncpg.DivisionByZeroError):
         async with database.by_key() as connection:
             await connection.execute("SELECT 1 / 0")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1), database.by_key() as connection:
             await connection.execute("SELECT pg_sleep(20)")
-    gone = await pid_by_key(database)
-    async with database.connection() as connection:
-        await connection.execute("SELECT pg_terminate_backend($1, 2000)", gone)
 
-    async def works() -> bool:
-        try:
-            return gone != await pid_by_key(database)
-        except DialdeskError:
-            return False
+    assert 0 < await pid_by_key(database)
 
-    await until(works)
+
+async def test_connections_by_key_that_postgresql_closed_fail_nobody(database_url: str) -> None:
+    """However many were kept: others are opened in their place, as many as there were."""
+    async with open_database(database_url, timeout=5) as database:
+        async with AsyncExitStack() as lent:
+            kept = [await lent.enter_async_context(database.by_key()) for _ in range(BY_KEY)]
+            closed = {await connection.fetchval("SELECT pg_backend_pid()") for connection in kept}
+        async with database.connection() as connection:
+            for pid in closed:
+                await connection.execute("SELECT pg_terminate_backend($1, 2000)", pid)
+        await until(lambda: all(has_gone(connection) for connection in kept))
+        after = {await pid_by_key(database) for _ in closed}
+        async with AsyncExitStack() as lent:
+            for _ in range(BY_KEY):
+                await lent.enter_async_context(database.by_key())
+
+    assert set() == closed & after
 
 
 async def test_a_connection_by_key_that_was_idle_for_long_is_not_trusted(

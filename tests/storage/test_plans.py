@@ -23,27 +23,14 @@ STATEMENTS = [
     ("credentials", "by_device_tokens"),
 ]
 
-ANALYZED, NEVER = True, False
+EVERYTHING = ""
+"""All tables are analyzed."""
 
 
 async def fill(connection: Connection, agents: int, ended: int, live: int) -> None:
     """A tenant with so many agents, each with a phone, and so many calls, all on phones."""
     await connection.execute("INSERT INTO tenant (id, code, name) VALUES ('t', 't', 'T')")
-    await connection.execute(
-        "INSERT INTO app_user (id, tenant_id, role, username, name, password_hash)"
-        " SELECT 'u' || n, 't', 'agent', 'u' || n, 'U', '-' FROM generate_series(1, $1::int) n",
-        agents,
-    )
-    await connection.execute(
-        "INSERT INTO login (id, user_id, expires_at) SELECT 'l' || id, id, now() + interval '1 day' FROM app_user"
-    )
-    await connection.execute(
-        "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
-        " app_version, token_hash)"
-        " SELECT 'd' || n, 't', 'h' || n, 'u' || n, '', '', '', 'android', '', '', sha256(('d' || n)::bytea)"
-        " FROM generate_series(1, $1::int) n",
-        agents,
-    )
+    await come(connection, 1, agents)
     await connection.execute(
         "INSERT INTO call (id, tenant_id, user_id, created_by, device_id, call_method, customer_phone, status,"
         " ended_at, outcome, closed_by, reap_at)"
@@ -67,6 +54,30 @@ async def fill(connection: Connection, agents: int, ended: int, live: int) -> No
     )
 
 
+async def come(connection: Connection, first: int, last: int) -> None:
+    """Agents with their phones."""
+    await connection.execute(
+        "INSERT INTO app_user (id, tenant_id, role, username, name, password_hash)"
+        " SELECT 'u' || n, 't', 'agent', 'u' || n, 'U', '-' FROM generate_series($1::int, $2::int) n",
+        first,
+        last,
+    )
+    await connection.execute(
+        "INSERT INTO login (id, user_id, expires_at)"
+        " SELECT 'lu' || n, 'u' || n, now() + interval '1 day' FROM generate_series($1::int, $2::int) n",
+        first,
+        last,
+    )
+    await connection.execute(
+        "INSERT INTO device (id, tenant_id, hardware_id, user_id, phone_number, name, model, os_type, os_version,"
+        " app_version, token_hash)"
+        " SELECT 'd' || n, 't', 'h' || n, 'u' || n, '', '', '', 'android', '', '', sha256(('d' || n)::bytea)"
+        " FROM generate_series($1::int, $2::int) n",
+        first,
+        last,
+    )
+
+
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every step of a plan."""
     yield plan
@@ -75,39 +86,51 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def searches(plan: dict[str, Any]) -> list[str]:
-    """The steps that look at rows which no key leads to."""
+    """The steps that look at rows which no key leads to. A tenant is no key.
+
+    A key that is a later column of an index counts: PostgreSQL takes such an index for as good as any while a table
+    fills a page, and no longer.
+    """
     found = []
     for node in nodes(plan):
-        kind, by = node["Node Type"], node.get("Index Cond", "")
-        if kind == "Seq Scan":
+        by = node.get("Index Cond", "")
+        if node["Node Type"] == "Seq Scan":
             found.append(f"all of {node['Relation Name']}")
-        elif "Index Name" in node and not re.sub(r"\(?tenant_id = [^)]+\)", "", by):
+        elif "Index Name" in node and set(re.findall(r"\(?(\w+) = ", by)) <= {"tenant_id"}:
             found.append(f"{node['Index Name']}: {by or 'all of it'}")
     return found
 
 
 @pytest.mark.parametrize(
-    ("agents", "ended", "live", "analyzed"),
+    ("agents", "ended", "live", "analyzed", "later"),
     [
-        pytest.param(1, 0, 0, NEVER, id="the first minute"),
-        pytest.param(1, 0, 0, ANALYZED, id="one agent"),
-        pytest.param(2000, 0, 0, NEVER, id="many agents who have just come"),
-        pytest.param(2000, 0, 0, ANALYZED, id="many agents before their first call"),
-        pytest.param(2000, 5000, 0, ANALYZED, id="a night without calls"),
-        pytest.param(2000, 5000, 1500, NEVER, id="a busy first minute"),
-        pytest.param(2000, 5000, 1500, ANALYZED, id="a busy day"),
+        pytest.param(1, 0, 0, None, 0, id="the first minute"),
+        pytest.param(1, 0, 0, EVERYTHING, 0, id="one agent"),
+        pytest.param(1, 10, 0, EVERYTHING, 2000, id="many agents after one"),
+        pytest.param(3, 10, 1, EVERYTHING, 2000, id="many agents after a few"),
+        pytest.param(2000, 0, 0, None, 0, id="many agents who have just come"),
+        pytest.param(2000, 0, 0, EVERYTHING, 0, id="many agents before their first call"),
+        pytest.param(2000, 5000, 0, EVERYTHING, 0, id="a night without calls"),
+        pytest.param(2000, 5000, 1500, None, 0, id="a busy first minute"),
+        pytest.param(2000, 5000, 1500, EVERYTHING, 0, id="a busy day"),
+        *(
+            pytest.param(agents, 10, 1, table, 0, id=f"{agents} agents, only {table} is known")
+            for agents in (1, 2000)
+            for table in ("app_user", "device", "call", "command", "login")
+        ),
     ],
 )
 async def test_statements_by_key_walk_by_keys(
-    database_url: str, agents: int, ended: int, live: int, analyzed: bool
+    database_url: str, agents: int, ended: int, live: int, analyzed: str | None, later: int
 ) -> None:
-    """Whatever lies in the tables, and whatever is known of them, when the plan is made."""
-    found = {}
+    """Whatever lies in the tables, and whatever was known of them before more came, when the plan is made."""
     async with open_database(database_url, max_size=8) as database:
         async with database.connection() as connection:
             await fill(connection, agents, ended, live)
-            if analyzed:
-                await connection.execute("ANALYZE")
+            if analyzed is not None:
+                await connection.execute(f"ANALYZE {analyzed}")
+            if later:
+                await come(connection, agents + 1, later)
         found = {name: await _searches(database, noun, name) for noun, name in STATEMENTS}
 
     assert {name: [] for _, name in STATEMENTS} == found
