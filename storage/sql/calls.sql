@@ -1,7 +1,7 @@
 -- What goes by key is to walk by key, also by a plan that was made when a table was small or unknown, for which any walk
 -- looks as cheap (tests/storage/test_plans.py). Hence rows are read, and locked, by subqueries of one key each, which
--- `OFFSET 0` keeps whole: they are run for each key in turn, and in the order of what asks. What is to be
--- updated cannot be read so, and says `= ANY` of the keys beside the join on them.
+-- `OFFSET 0` keeps whole: they are run for each key in turn, and in the order of what asks. What is to be updated cannot be
+-- read so, and says `= ANY` of the keys beside the join on them.
 
 -- name: contexts
 -- What dials for these agents need to know, and whether each was answered before; a row for each of an agent's phones, or
@@ -32,9 +32,9 @@ LIMIT 1;
 
 -- name: dial
 -- Dials, all or nothing: each with its call, first event, command and kept answer, if its customer may be called, its phone
--- is online and its time is not up, the last two judged when the phone is locked. The share lock makes them wait for a phone that is
--- just moving to another node, and then see where it went; it is taken by ascending id, as claims do. Rows that a twin may
--- have written go in order too: two of these that waited for each other would both come to nothing.
+-- is online and its time is not up, the last two judged when the phone is locked. The share lock makes them wait for a
+-- phone that is just moving to another node, and then see where it went; it is taken by ascending id, as claims do. Rows
+-- that a twin may have written go in order too: two of these that waited for each other would both come to nothing.
 WITH asked AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
