@@ -47,8 +47,9 @@ def relay(lines: Sequence[Line]) -> str:
         peers = _by([turn for turn in turns if turn.pairs == pairs], lambda turn: turn.peer)
         rows = [_relay_row(of, peers.get(YARDSTICK, [])) for of in peers.values()]
         head = ["", "round trips a second", "times Socket.IO", "p50 ms", "p99 ms", "CPU s per 1,000", "lost"]
-        parts += [f"### {pairs} pairs" if pairs > 1 else "### One pair", _table(head, rows)]
-        parts += [f"![Round trips a second and CPU, {pairs} pairs](img/relay-{pairs}.svg)"]
+        title = f"{pairs} pairs" if pairs > 1 else "One pair"
+        picture = f"![Round trips a second and CPU: {title}](img/relay-{pairs}.svg)"
+        parts += [f"### {title}", _table(head, rows), picture]
         if bounded := [of[0].title for of in peers.values() if statistics.median(turn.busy for turn in of) > BUSY]:
             parts += [f"The generator was the bound for: {', '.join(bounded)}."]
     return "\n\n".join(parts)
