@@ -15,8 +15,7 @@ import msgspec
 from tests.bench.dialling import ENDING, Counted, Seat, Stretch, Task
 from tests.bench.ground import USUAL_TIMES, load, open_house
 from tests.bench.limits import CONNECTIONS, make_table, route, serve_route
-from tests.bench.processes import cpu_by_name
-from tests.bench.relay import apart, child, on
+from tests.bench.processes import apart, child, cpu_by_name, on
 from tests.bench.results import Dialled, Results
 from tests.bench.rigs import seat
 

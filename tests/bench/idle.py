@@ -19,8 +19,8 @@ from storage.database import open_database
 from tests.bench.crowd import Task, Told
 from tests.bench.ground import USUAL_TIMES, open_house
 from tests.bench.pairs import End
-from tests.bench.processes import ProcessError, cpu, free_port, memory, server
-from tests.bench.relay import apart, child, rotated
+from tests.bench.processes import ProcessError, apart, child, cpu, free_port, memory, server
+from tests.bench.relay import rotated
 from tests.bench.results import Idled, Results, installed
 from tests.bench.rigs import PEERS, SOCKETIO_PATH, UVICORN, NotInstalledError, asgi, demand, locked
 from tests.journeys.house import House, Process

@@ -20,8 +20,7 @@ import msgspec
 
 from storage.embedded import running
 from tests.bench.knocking import Counted, Task
-from tests.bench.processes import free_port, server
-from tests.bench.relay import apart, child
+from tests.bench.processes import apart, child, free_port, server
 from tests.bench.results import Limit, Results
 from tests.bench.rigs import PEERS, UVICORN, temporary
 

@@ -1,4 +1,5 @@
-"""What benchmarks start: server processes that end with the block, and what they and their children cost."""
+"""What benchmarks start, on which cores, and what it costs: servers, which end with the block, and programs of this
+folder."""
 
 import asyncio
 import contextlib
@@ -6,9 +7,12 @@ import os
 import random
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import msgspec
 
 STARTING = 30.0
 """Seconds a server may take until it listens."""
@@ -94,6 +98,56 @@ def cores() -> tuple[list[int] | None, list[int] | None]:
     """Which cores are for the servers and which for who measures them, or (None, None) where there is but one."""
     mine = sorted(os.sched_getaffinity(0))
     return (mine[:-1], mine[-1:]) if len(mine) > 1 else (None, None)
+
+
+@asynccontextmanager
+async def child(program: str, task: msgspec.Struct, deadline: float) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Run a program of this folder on a task, and lend the lines that it tells; it is killed with the block. Reading a
+    line after its last raises ProcessError."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).parent / program),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        limit=16 * 1024 * 1024,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    lines = process.stdout
+
+    async def told() -> AsyncIterator[bytes]:
+        while line := await lines.readline():
+            yield line
+        raise ProcessError(f"{program} ended early")
+
+    try:
+        async with asyncio.timeout(deadline):
+            process.stdin.write(msgspec.json.encode(task) + b"\n")
+            yield told()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@contextlib.contextmanager
+def apart(pin: bool) -> Iterator[list[int] | None]:
+    """Keep what is started in this block off the generator's core, which is lent."""
+    servers, generator = cores() if pin else (None, None)
+    with on(servers):
+        yield generator
+
+
+@contextlib.contextmanager
+def on(cores: Iterable[int] | None) -> Iterator[None]:
+    """Be on these cores, or wherever one was, and so is what is started in this block."""
+    before = os.sched_getaffinity(0)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _spent(pids: Iterable[int], everybody: Mapping[int, list[str]]) -> float:

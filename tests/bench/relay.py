@@ -6,13 +6,7 @@ what the machine does meanwhile falls on all of them. Where there are two cores 
 and the servers share the rest.
 """
 
-import asyncio
-import contextlib
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -20,7 +14,7 @@ import msgspec
 
 from tests.bench.dialects import OPENING
 from tests.bench.pairs import Counted, Task
-from tests.bench.processes import ProcessError, cores, cpu
+from tests.bench.processes import ProcessError, apart, child, cpu
 from tests.bench.results import Relayed, Results
 from tests.bench.rigs import RELAY_PEERS, NotInstalledError, Peer, Rig
 
@@ -86,56 +80,6 @@ async def _count(task: Task, rig: Rig) -> tuple[Counted, float]:
         spent = cpu(rig.pids)
         counted = msgspec.json.decode(await anext(told), type=Counted)
         return counted, cpu(rig.pids) - spent
-
-
-@asynccontextmanager
-async def child(program: str, task: msgspec.Struct, deadline: float) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Run a program of this folder on a task, and lend the lines that it tells; it is killed with the block. Reading a
-    line after its last raises ProcessError."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).parent / program),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        limit=16 * 1024 * 1024,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    lines = process.stdout
-
-    async def told() -> AsyncIterator[bytes]:
-        while line := await lines.readline():
-            yield line
-        raise ProcessError(f"{program} ended early")
-
-    try:
-        async with asyncio.timeout(deadline):
-            process.stdin.write(msgspec.json.encode(task) + b"\n")
-            yield told()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-@contextlib.contextmanager
-def apart(pin: bool) -> Iterator[list[int] | None]:
-    """Keep what is started in this block off the generator's core, which is lent."""
-    servers, generator = cores() if pin else (None, None)
-    with on(servers):
-        yield generator
-
-
-@contextlib.contextmanager
-def on(cores: Iterable[int] | None) -> Iterator[None]:
-    """Be on these cores, or wherever one was, and so is what is started in this block."""
-    before = os.sched_getaffinity(0)
-    if cores is not None:
-        os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def rotated(names: Sequence[str], by: int) -> list[str]:

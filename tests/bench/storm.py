@@ -16,8 +16,8 @@ import click
 import msgspec
 
 from tests.bench.ground import USUAL_TIMES, cpu, load, open_house, percentile
+from tests.bench.processes import child
 from tests.bench.processes import cpu as cpu_of_all
-from tests.bench.relay import child
 from tests.bench.results import Results, Stormed
 from tests.bench.rigs import seat
 from tests.bench.steady import Desk, Steady
